@@ -1,0 +1,223 @@
+//! [`RankAllocator`]: schedule, decision and surgery for one training run.
+
+use std::collections::{HashMap, HashSet};
+
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    optim::ModuleOptimizer,
+    tensor::Tensor,
+};
+
+use crate::{
+    allocation::{
+        plan::{AdapterGates, PlanRules, RankPlan, plan},
+        schedule::UpdateSchedule,
+        surgery,
+    },
+    config::{L1raConfig, Policy},
+    error::CoreError,
+    init::{Noise, SeededNoise},
+    optim::adapter_optimizer,
+    optim::AdamEConfig,
+    walk::{self, AdapterView},
+};
+
+/// Moves ranks between the adapters of one module over one training run.
+///
+/// Call [`after_step`](Self::after_step) once after every optimizer step.
+pub struct RankAllocator {
+    config: L1raConfig,
+    optimizer: AdamEConfig,
+    schedule: UpdateSchedule,
+    rules: PlanRules,
+    initial_ranks: HashMap<String, usize>,
+    dormant: HashSet<String>,
+    noise: Box<dyn Noise>,
+    step: usize,
+    grown: usize,
+}
+
+/// What [`RankAllocator::after_step`] did.
+#[derive(Clone, Debug, Default)]
+pub struct StepOutcome {
+    /// Optimizer steps taken so far.
+    pub step: usize,
+    /// The decision, where the schedule asked for one.
+    pub plan: Option<RankPlan>,
+}
+
+impl RankAllocator {
+    /// An allocator for `module`, whose adapters' ranks now are the budget.
+    ///
+    /// # Errors
+    /// A configuration or schedule that cannot work, or a module without adapters.
+    pub fn new<M: Module>(
+        module: &M,
+        config: &L1raConfig,
+        optimizer: &AdamEConfig,
+        total_steps: usize,
+        warmup_steps: usize,
+    ) -> Result<Self, CoreError> {
+        config.validate()?;
+        let schedule = UpdateSchedule::new(config, total_steps, warmup_steps)?;
+        let views = walk::adapters(module);
+        if views.is_empty() {
+            return Err(CoreError::adapter("(module)", "has no adapters; attach them first"));
+        }
+        let initial_ranks: HashMap<String, usize> =
+            views.iter().map(|view| (view.path.clone(), view.rank())).collect();
+        let mut allocator = Self {
+            config: config.clone(),
+            optimizer: optimizer.clone(),
+            schedule,
+            rules: PlanRules::new(config, &[]),
+            initial_ranks,
+            dormant: HashSet::new(),
+            noise: Box::new(SeededNoise::new(config.seed)),
+            step: 0,
+            grown: 0,
+        };
+        let adapters = allocator.read_gates(&views)?;
+        allocator.rules = PlanRules::new(config, &adapters);
+        Ok(allocator)
+    }
+
+    /// Draws grown ranks from `noise` in place of the seeded generator.
+    pub fn with_noise(mut self, noise: impl Noise + 'static) -> Self {
+        self.noise = Box::new(noise);
+        self
+    }
+
+    /// When ranks move.
+    pub fn schedule(&self) -> &UpdateSchedule {
+        &self.schedule
+    }
+
+    /// Ranks or parameters that the adapters hold together.
+    pub fn budget(&self) -> usize {
+        self.rules.budget
+    }
+
+    /// Optimizer steps taken so far.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Counts one optimizer step; where the schedule asks for it, decides and carries out a rank
+    /// update on `module` and `optimizer`; and brings gates back into `[0, 1]`.
+    ///
+    /// The reference policy decides on raw gates, before they are clamped: its forward clamps them
+    /// in place, and its update comes before the next forward.
+    ///
+    /// # Errors
+    /// A gate that is not finite, or an optimizer state that cannot be edited. `module` and
+    /// `optimizer` are then as they were.
+    pub fn after_step<M: Module>(
+        &mut self,
+        module: M,
+        optimizer: &mut ModuleOptimizer,
+    ) -> Result<(M, StepOutcome), (M, CoreError)> {
+        self.step += 1;
+        let mut outcome = StepOutcome { step: self.step, plan: None };
+        let mut module = module;
+        if self.schedule.is_update(self.step) {
+            let plan = match self.decide(&module) {
+                Ok(plan) => plan,
+                Err(error) => return Err((module, error)),
+            };
+            module = self.carry_out(module, optimizer, &plan)?;
+            outcome.plan = Some(plan);
+        }
+        if self.config.policy == Policy::Reference {
+            module = module.map(&mut Clamp::default());
+        }
+        Ok((module, outcome))
+    }
+
+    /// The decision for the gates as they are now; nothing is changed.
+    ///
+    /// # Errors
+    /// A gate that is not finite.
+    pub fn decide<M: Module>(&self, module: &M) -> Result<RankPlan, CoreError> {
+        plan(&self.read_gates(&walk::adapters(module))?, &self.rules)
+    }
+
+    fn carry_out<M: Module>(
+        &mut self,
+        module: M,
+        optimizer: &mut ModuleOptimizer,
+        plan: &RankPlan,
+    ) -> Result<M, (M, CoreError)> {
+        let next_optimizer = if plan.restart_optimizer {
+            adapter_optimizer(&self.config, &self.optimizer)
+        } else if plan.is_change() {
+            match surgery::apply_to_optimizer(optimizer, &module, plan) {
+                Ok(optimizer) => optimizer,
+                Err(error) => return Err((module, error)),
+            }
+        } else {
+            return Ok(module);
+        };
+        let untouched = module.clone();
+        let noise = self.noise.as_mut();
+        let (ranks, grown) = (&self.initial_ranks, self.grown);
+        let module = surgery::apply_to_module(module, plan, ranks, noise, grown)
+            .map_err(|error| (untouched, error))?;
+        *optimizer = next_optimizer;
+        self.grown += plan.grown.len();
+        for change in &plan.changes {
+            if change.after() == 0 {
+                self.dormant.insert(change.path.clone());
+            } else {
+                self.dormant.remove(&change.path);
+            }
+        }
+        Ok(module)
+    }
+
+    fn read_gates(&self, views: &[AdapterView]) -> Result<Vec<AdapterGates>, CoreError> {
+        views
+            .iter()
+            .map(|view| {
+                let [d_in, d_out] = view.dims();
+                let asleep = self.dormant.contains(&view.path);
+                Ok(AdapterGates {
+                    d_in,
+                    d_out,
+                    initial_rank: *self.initial_ranks.get(&view.path).unwrap_or(&view.rank()),
+                    gates: if asleep { Vec::new() } else { view.gates()? },
+                    path: view.path.clone(),
+                })
+            })
+            .collect()
+    }
+}
+
+impl std::fmt::Debug for RankAllocator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RankAllocator(step {}, budget {})", self.step, self.rules.budget)
+    }
+}
+
+/// Brings every gate of a module into `[0, 1]`.
+#[derive(Debug, Default)]
+pub struct Clamp {
+    path: Vec<String>,
+}
+
+impl ModuleMapper for Clamp {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !matches!(walk::split_part(&self.path), Some((_, "lora_c"))) {
+            return param;
+        }
+        surgery::replace(param, |gates| gates.clamp(0.0, 1.0))
+    }
+}

@@ -1,0 +1,16 @@
+//! Rank allocation: when ranks move, which ones, and how the move is carried out.
+//!
+//! The decision is pure logic over plain numbers ([`plan`]); carrying it out on parameters and on
+//! optimizer state is another piece ([`surgery`]); [`schedule`] says when; [`RankAllocator`] puts
+//! the three together for one training run.
+
+mod allocator;
+mod conserving;
+pub mod plan;
+mod reference;
+pub mod schedule;
+pub mod surgery;
+
+pub use allocator::{Clamp, RankAllocator, StepOutcome};
+pub use plan::{AdapterGates, PlanRules, RankChange, RankPlan, plan};
+pub use schedule::UpdateSchedule;

@@ -1,0 +1,92 @@
+//! Errors of this crate.
+
+use std::path::PathBuf;
+
+/// A configuration that cannot be used, found before anything is built or loaded.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A value outside its range.
+    #[error("{field} = {seen}: {expected}")]
+    Value {
+        /// Name of the field.
+        field: &'static str,
+        /// The value as it was given.
+        seen: String,
+        /// What the field takes instead.
+        expected: String,
+    },
+    /// A target that names no linear layer of the model.
+    #[error("target `{target}` matches no linear layer of this model; nearest: {nearest}")]
+    UnknownTarget {
+        /// The target as it was given.
+        target: String,
+        /// The nearest names that exist, comma-separated.
+        nearest: String,
+    },
+    /// A regular expression that does not compile.
+    #[error("{field}: `{pattern}` is not a regular expression: {detail}")]
+    Pattern {
+        /// Name of the field.
+        field: &'static str,
+        /// The expression as it was given.
+        pattern: String,
+        /// The parser's message.
+        detail: String,
+    },
+    /// A reallocation schedule that cannot work.
+    #[error("rank reallocation cannot work with this schedule: {detail}")]
+    Schedule {
+        /// What is wrong, with the values seen and what to change.
+        detail: String,
+    },
+}
+
+/// Anything that can go wrong with adapters, their surgery and their files.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// A configuration that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An adapter that breaks an invariant or does not fit its layer.
+    #[error("adapter `{path}`: {detail}")]
+    Adapter {
+        /// Path of the adapter in its module.
+        path: String,
+        /// What was seen and what was expected.
+        detail: String,
+    },
+    /// The optimizer's state could not be edited.
+    #[error("optimizer state: {0}")]
+    OptimizerState(String),
+    /// A file that could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file whose content is wrong.
+    #[error("{path}: {detail}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was seen, what was expected, and what to do.
+        detail: String,
+    },
+}
+
+impl CoreError {
+    pub(crate) fn file(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
+        Self::File { path: path.into(), detail: detail.into() }
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    pub(crate) fn adapter(path: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Adapter { path: path.into(), detail: detail.into() }
+    }
+}

@@ -1,0 +1,81 @@
+//! Initial values of adapters, drawn on the CPU so that every backend starts equal.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+/// Where the standard-normal values of an adapter's `A` columns come from.
+pub trait Noise: Send {
+    /// `d_in` standard-normal values for the `count`-th rank (0-based, over the whole run) that is
+    /// grown, in the adapter at `path`.
+    fn column(&mut self, path: &str, count: usize, d_in: usize) -> Vec<f32>;
+}
+
+/// Standard-normal values from a seed, a path and a counter: the same on every backend, whatever
+/// the order in which adapters are made.
+#[derive(Clone, Debug)]
+pub struct SeededNoise {
+    seed: u64,
+}
+
+impl SeededNoise {
+    /// A source for `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// `rows · columns` standard-normal values for the initial `A` of the adapter at `path`.
+    pub fn matrix(&self, path: &str, rows: usize, columns: usize) -> Vec<f32> {
+        normal(self.generator("init", path, 0), rows * columns)
+    }
+
+    fn generator(&self, purpose: &str, path: &str, count: usize) -> ChaCha8Rng {
+        let mut hash = fnv1a(FNV_OFFSET, purpose.as_bytes());
+        hash = fnv1a(hash, &[0]);
+        hash = fnv1a(hash, path.as_bytes());
+        hash = fnv1a(hash, &[0]);
+        hash = fnv1a(hash, &(count as u64).to_le_bytes());
+        hash = fnv1a(hash, &self.seed.to_le_bytes());
+        ChaCha8Rng::seed_from_u64(hash)
+    }
+}
+
+impl Noise for SeededNoise {
+    fn column(&mut self, path: &str, count: usize, d_in: usize) -> Vec<f32> {
+        normal(self.generator("grow", path, count), d_in)
+    }
+}
+
+fn normal(generator: ChaCha8Rng, count: usize) -> Vec<f32> {
+    StandardNormal.sample_iter(generator).take(count).collect()
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a, 64 bits: stable over Rust versions and platforms, unlike the standard hasher.
+fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_depend_on_seed_path_and_count_only() {
+        let mut noise = SeededNoise::new(7);
+        let first = noise.column("a.b", 3, 4);
+        assert_eq!(first, SeededNoise::new(7).column("a.b", 3, 4));
+        assert_ne!(first, noise.column("a.c", 3, 4));
+        assert_ne!(first, noise.column("a.b", 4, 4));
+        assert_ne!(first, SeededNoise::new(8).column("a.b", 3, 4));
+    }
+
+    #[test]
+    fn values_are_standard_normal() {
+        let values = SeededNoise::new(0).matrix("x", 100, 100);
+        let mean = values.iter().sum::<f32>() / 1e4;
+        let variance = values.iter().map(|v| v * v).sum::<f32>() / 1e4;
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
+    }
+}

@@ -1,0 +1,257 @@
+//! Adapter files in: our own (with the sidecar) and plain PEFT LoRA.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
+
+use burn::tensor::{Device, TensorData};
+use indexmap::IndexMap;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    adapter::{AdaptedModule, GatedLora, linear_paths},
+    config::L1raConfig,
+    error::CoreError,
+    peft::{CONFIG_FILE, PREFIX, SIDECAR_FILE, WEIGHTS_FILE, files, sidecar},
+    target::{Pattern, first_match},
+    walk::AdapterData,
+};
+
+/// Adapters as they were read from files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterSet {
+    /// One entry an adapter.
+    pub adapters: Vec<AdapterData>,
+    /// Dropout probability that the adapter was trained with.
+    pub dropout: f64,
+    /// The configuration it was trained with, where a sidecar told it.
+    pub config: Option<L1raConfig>,
+}
+
+/// The keys of `adapter_config.json` that change what the adapter means.
+#[derive(Deserialize)]
+struct PeftConfig {
+    peft_type: String,
+    r: usize,
+    lora_alpha: f64,
+    #[serde(default)]
+    lora_dropout: f64,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    rank_pattern: IndexMap<String, usize>,
+    #[serde(default)]
+    alpha_pattern: IndexMap<String, f64>,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+/// Reads the adapter in the folder `dir`: from the sidecar where there is one (gates and unfolded
+/// matrices, to the bit), else from PEFT's files (gates of one).
+///
+/// # Errors
+/// A file that is missing or damaged, or an option of PEFT that this crate does not have.
+pub fn load_adapter(dir: &Path) -> Result<AdapterSet, CoreError> {
+    let path = dir.join(CONFIG_FILE);
+    if !path.is_file() {
+        let detail = format!("holds no {CONFIG_FILE}; give the folder of a saved adapter");
+        return Err(CoreError::file(dir, detail));
+    }
+    let config: PeftConfig =
+        serde_json::from_value(files::parse_json(&path, &files::read(&path)?)?)
+            .map_err(|error| CoreError::file(&path, format!("is no PEFT configuration: {error}")))?;
+    check_supported(&path, &config)?;
+    let plain = read_peft(dir, &config)?;
+    let beside = dir.join(SIDECAR_FILE);
+    if !beside.is_file() {
+        return Ok(plain);
+    }
+    let own = sidecar::read(&beside)?;
+    check_pair(&beside, &plain, &own)?;
+    Ok(own)
+}
+
+/// Options that would change the formula and are refused by name.
+fn check_supported(path: &Path, config: &PeftConfig) -> Result<(), CoreError> {
+    if config.peft_type != "LORA" {
+        let detail = format!("peft_type is {}; only LORA is supported", config.peft_type);
+        return Err(CoreError::file(path, detail));
+    }
+    let neutral = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text == "none",
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        _ => false,
+    };
+    let refused = [
+        "use_dora",
+        "use_qalora",
+        "fan_in_fan_out",
+        "bias",
+        "lora_bias",
+        "modules_to_save",
+        "layer_replication",
+        "trainable_token_indices",
+        "target_parameters",
+        "alora_invocation_tokens",
+    ];
+    for key in refused {
+        if let Some(value) = config.others.get(key).filter(|value| !neutral(value)) {
+            let detail = format!("`{key}` is {value}, which is not supported");
+            return Err(CoreError::file(path, detail));
+        }
+    }
+    Ok(())
+}
+
+fn read_peft(dir: &Path, config: &PeftConfig) -> Result<AdapterSet, CoreError> {
+    let path = dir.join(WEIGHTS_FILE);
+    let bytes = files::read(&path)?;
+    let file = files::parse_safetensors(&path, &bytes)?;
+    let ranks = Pattern::compile_all("rank_pattern", &config.rank_pattern)?;
+    let alphas = Pattern::compile_all("alpha_pattern", &config.alpha_pattern)?;
+    let mut adapters = Vec::new();
+    for module in modules(&path, &file)? {
+        let rank = first_match(&ranks, &module).unwrap_or(config.r);
+        let alpha = first_match(&alphas, &module).unwrap_or(config.lora_alpha);
+        let divisor = if config.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
+        adapters.push(read_module(&path, &file, module, rank, (alpha / divisor) as f32)?);
+    }
+    Ok(AdapterSet { adapters, dropout: config.lora_dropout, config: None })
+}
+
+/// Module paths of the file, in the order of its names; a tensor that is no LoRA matrix is refused.
+fn modules(path: &Path, file: &SafeTensors<'_>) -> Result<Vec<String>, CoreError> {
+    let mut names = file.names();
+    names.sort_unstable();
+    let mut modules = Vec::new();
+    for name in names {
+        let module = name.strip_prefix(PREFIX).and_then(|rest| {
+            rest.strip_suffix(".lora_A.weight").or_else(|| rest.strip_suffix(".lora_B.weight"))
+        });
+        let module = module.ok_or_else(|| {
+            let detail = format!(
+                "tensor `{name}` is not `{PREFIX}<module>.lora_A.weight` or `.lora_B.weight`"
+            );
+            CoreError::file(path, detail)
+        })?;
+        if modules.last().is_none_or(|last| last != module) {
+            modules.push(module.to_string());
+        }
+    }
+    Ok(modules)
+}
+
+fn read_module(
+    path: &Path,
+    file: &SafeTensors<'_>,
+    module: String,
+    rank: usize,
+    scale: f32,
+) -> Result<AdapterData, CoreError> {
+    let read = |part: &str| {
+        let name = format!("{PREFIX}{module}.{part}.weight");
+        let view = file
+            .tensor(&name)
+            .map_err(|_| CoreError::file(path, format!("tensor `{name}` is missing")))?;
+        let values = files::values(path, &name, &view)?;
+        match *view.shape() {
+            [rows, columns] => Ok((rows, columns, values)),
+            ref shape => Err(CoreError::file(
+                path,
+                format!("tensor `{name}` has shape {shape:?}; expected a matrix"),
+            )),
+        }
+    };
+    let (rank_a, d_in, a) = read("lora_A")?;
+    let (d_out, rank_b, b) = read("lora_B")?;
+    if rank_a != rank || rank_b != rank || rank == 0 {
+        let detail = format!(
+            "module `{module}`: A is [{rank_a}, {d_in}] and B [{d_out}, {rank_b}], \
+             but {CONFIG_FILE} gives it rank {rank}"
+        );
+        return Err(CoreError::file(path, detail));
+    }
+    Ok(AdapterData {
+        path: module,
+        d_in,
+        d_out,
+        a: transpose(&a, rank, d_in),
+        c: vec![1.0; rank],
+        b: transpose(&b, d_out, rank),
+        scale,
+    })
+}
+
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|j| (0..rows).map(move |i| values[i * columns + j])).collect()
+}
+
+/// A sidecar must belong to the PEFT files beside it.
+fn check_pair(path: &Path, plain: &AdapterSet, own: &AdapterSet) -> Result<(), CoreError> {
+    let paths: HashSet<&str> = own.adapters.iter().map(|a| a.path.as_str()).collect();
+    let alive = own.adapters.iter().filter(|a| a.c.iter().any(|gate| *gate != 0.0)).count();
+    let known = plain.adapters.iter().all(|adapter| paths.contains(adapter.path.as_str()));
+    if known && alive == plain.adapters.len() {
+        return Ok(());
+    }
+    let detail = format!(
+        "does not belong to the {WEIGHTS_FILE} beside it ({alive} modules here, {} there); \
+         remove it to load the PEFT files alone",
+        plain.adapters.len()
+    );
+    Err(CoreError::file(path, detail))
+}
+
+/// Puts the adapters of `set` on the layers of `module`, in place of those it may have.
+///
+/// # Errors
+/// An adapter for a layer that does not exist (with the nearest names) or has another shape;
+/// `module` is then as it was.
+pub fn install_adapters(
+    module: &mut impl AdaptedModule,
+    set: &AdapterSet,
+    device: &Device,
+) -> Result<(), CoreError> {
+    let linears = linear_paths(module);
+    let mut shapes = BTreeMap::new();
+    module.for_each_linear(&mut |path, linear| {
+        shapes.insert(path.to_string(), linear.dims());
+    });
+    for adapter in &set.adapters {
+        let seen = [adapter.d_in, adapter.d_out];
+        match shapes.get(&adapter.path) {
+            None => {
+                let targets = crate::Targets::Names(vec![adapter.path.clone()]);
+                targets.select(&linears)?;
+            }
+            Some(shape) if *shape != seen => {
+                let detail = format!("was trained for a layer {seen:?}; this layer is {shape:?}");
+                return Err(CoreError::adapter(&adapter.path, detail));
+            }
+            Some(_) => {}
+        }
+    }
+    let by_path: BTreeMap<&str, &AdapterData> =
+        set.adapters.iter().map(|adapter| (adapter.path.as_str(), adapter)).collect();
+    module.for_each_linear(&mut |path, linear| {
+        linear.adapter = by_path.get(path).map(|data| module_from(data, set.dropout, device));
+    });
+    Ok(())
+}
+
+fn module_from(data: &AdapterData, dropout: f64, device: &Device) -> GatedLora {
+    let rank = data.rank();
+    GatedLora::from_data(
+        TensorData::new(data.a.clone(), [data.d_in, rank]),
+        TensorData::new(data.c.clone(), [rank]),
+        TensorData::new(data.b.clone(), [rank, data.d_out]),
+        data.scale,
+        dropout,
+        device,
+    )
+}

@@ -1,0 +1,88 @@
+//! Adapter files in PEFT's form, written so that every reader scales them right.
+//!
+//! PEFT stores `A [r, d_in]` and `B [d_out, r]` and knows no gates, so the gates are folded into B:
+//! `B·diag(c)`. Ranks differ from module to module, and readers disagree about the scale then:
+//!
+//! | reader | scale of a module with rank `r_i` |
+//! |---|---|
+//! | PEFT | `alpha_i / r_i`, patterns honoured |
+//! | llama.cpp | global `alpha` / the tensor's own rank |
+//! | vLLM | one global `alpha / r`, patterns ignored |
+//!
+//! Hence three lay-outs ([`Layout`]). What PEFT's files cannot hold (gates, the unfolded B, scales,
+//! the configuration) lies beside them in a sidecar that other readers never open.
+
+mod files;
+mod layout;
+mod load;
+mod sidecar;
+
+pub use layout::{Layout, Reader};
+pub use load::{AdapterSet, install_adapters, load_adapter};
+
+use std::path::Path;
+
+use burn::module::Module;
+
+use crate::{config::L1raConfig, error::CoreError, walk};
+
+/// Name of PEFT's configuration file.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// Name of PEFT's weights file.
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// Name of our sidecar: gates, unfolded matrices, scales and the configuration.
+pub const SIDECAR_FILE: &str = "l1ra_adapter.safetensors";
+/// What PEFT puts before the module's path in tensor names.
+pub(crate) const PREFIX: &str = "base_model.model.";
+
+/// Saves every adapter of `module` into the folder `dir`: PEFT's two files and the sidecar.
+///
+/// `base_model` is what PEFT's configuration names as the model that the adapter belongs to.
+/// Adapters whose gates are all zero are left out of PEFT's files, as PEFT refuses a rank of 0.
+///
+/// # Errors
+/// When the folder cannot be written, or a value is not finite.
+pub fn save_adapter<M: Module>(
+    module: &M,
+    config: &L1raConfig,
+    layout: Layout,
+    base_model: &str,
+    dir: &Path,
+) -> Result<(), CoreError> {
+    let adapters = walk::adapters(module)
+        .iter()
+        .map(walk::AdapterView::data)
+        .collect::<Result<Vec<_>, _>>()?;
+    save_adapter_data(&adapters, config, layout, base_model, dir)
+}
+
+/// [`save_adapter`] for adapters that are on the host already.
+///
+/// # Errors
+/// When the folder cannot be written, or a value is not finite.
+pub fn save_adapter_data(
+    adapters: &[walk::AdapterData],
+    config: &L1raConfig,
+    layout: Layout,
+    base_model: &str,
+    dir: &Path,
+) -> Result<(), CoreError> {
+    check_finite(adapters)?;
+    std::fs::create_dir_all(dir).map_err(|error| CoreError::io(dir, error))?;
+    let (peft_config, tensors) = layout.encode(adapters, config, base_model);
+    files::write_safetensors(&dir.join(WEIGHTS_FILE), &tensors, None)?;
+    files::write_json(&dir.join(CONFIG_FILE), &peft_config)?;
+    sidecar::write(&dir.join(SIDECAR_FILE), adapters, config)
+}
+
+fn check_finite(adapters: &[walk::AdapterData]) -> Result<(), CoreError> {
+    for adapter in adapters {
+        for (name, values) in [("A", &adapter.a), ("c", &adapter.c), ("B", &adapter.b)] {
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                let detail = format!("{name} holds {value}; not saved (has the loss diverged?)");
+                return Err(CoreError::adapter(&adapter.path, detail));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! Which linear layers get an adapter, with which rank and alpha.
+
+use std::fmt;
+
+use indexmap::IndexMap;
+use regex::Regex;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{config::L1raConfig, error::ConfigError};
+
+/// The word that selects every linear layer but the output head.
+pub const ALL_LINEAR: &str = "all-linear";
+
+/// Selection of linear layers, in the forms that PEFT's `target_modules` takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Targets {
+    /// Every linear layer but the output head (`"all-linear"`).
+    #[default]
+    AllLinear,
+    /// Names: a layer is selected when its path is the name or ends with `.name`.
+    Names(Vec<String>),
+    /// A regular expression that must match a layer's whole path.
+    Regex(String),
+}
+
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllLinear => f.write_str(ALL_LINEAR),
+            Self::Names(names) => f.write_str(&names.join(", ")),
+            Self::Regex(pattern) => f.write_str(pattern),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum TargetsForm {
+    Text(String),
+    Names(Vec<String>),
+}
+
+impl Serialize for Targets {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::AllLinear => TargetsForm::Text(ALL_LINEAR.into()),
+            Self::Names(names) => TargetsForm::Names(names.clone()),
+            Self::Regex(pattern) => TargetsForm::Text(pattern.clone()),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Targets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match TargetsForm::deserialize(deserializer)? {
+            TargetsForm::Text(text) => Self::from(text.as_str()),
+            TargetsForm::Names(names) => Self::Names(names),
+        })
+    }
+}
+
+impl From<&str> for Targets {
+    /// `all-linear`, or a regular expression.
+    fn from(text: &str) -> Self {
+        if text == ALL_LINEAR { Self::AllLinear } else { Self::Regex(text.into()) }
+    }
+}
+
+/// Shape of an adapter to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterSpec {
+    /// Path of the linear layer.
+    pub path: String,
+    /// Initial rank `r0`.
+    pub rank: usize,
+    /// Scale numerator; the scale is `alpha / rank`.
+    pub alpha: f64,
+}
+
+impl Targets {
+    /// The paths among `linears` that are selected, in their order.
+    ///
+    /// The output head (`lm_head`) is selected only by name or expression.
+    ///
+    /// # Errors
+    /// [`ConfigError::UnknownTarget`] for a name or expression that matches nothing.
+    pub fn select<'a>(&self, linears: &'a [String]) -> Result<Vec<&'a str>, ConfigError> {
+        let selected: Vec<&str> = match self {
+            Self::AllLinear => linears.iter().filter(|path| !is_head(path)).collect(),
+            Self::Names(names) => {
+                for name in names {
+                    if !linears.iter().any(|path| ends_with_name(path, name)) {
+                        return Err(unknown(name, linears));
+                    }
+                }
+                let named = |path: &&String| names.iter().any(|name| ends_with_name(path, name));
+                linears.iter().filter(named).collect()
+            }
+            Self::Regex(pattern) => {
+                let regex = compile("targets", pattern, &format!("^(?:{pattern})$"))?;
+                linears.iter().filter(|path| regex.is_match(path)).collect::<Vec<_>>()
+            }
+        }
+        .into_iter()
+        .map(String::as_str)
+        .collect();
+        if selected.is_empty() {
+            return Err(unknown(&self.to_string(), linears));
+        }
+        Ok(selected)
+    }
+}
+
+/// The adapters that `config` asks for among the linear layers of a model.
+///
+/// # Errors
+/// A target, rank pattern or alpha pattern that matches nothing or does not compile.
+pub fn adapter_specs(
+    config: &L1raConfig,
+    linears: &[String],
+) -> Result<Vec<AdapterSpec>, ConfigError> {
+    let ranks = Pattern::compile_all("rank_pattern", &config.rank_pattern)?;
+    let alphas = Pattern::compile_all("alpha_pattern", &config.alpha_pattern)?;
+    let selected = config.targets.select(linears)?;
+    for (key, regex) in ranks.iter().map(Pattern::parts).chain(alphas.iter().map(Pattern::parts)) {
+        if !selected.iter().any(|path| regex.is_match(path)) {
+            return Err(unknown(key, linears));
+        }
+    }
+    Ok(selected
+        .into_iter()
+        .map(|path| AdapterSpec {
+            path: path.into(),
+            rank: first_match(&ranks, path).unwrap_or(config.rank),
+            alpha: first_match(&alphas, path).unwrap_or(config.alpha),
+        })
+        .collect())
+}
+
+/// PEFT's pattern key: `(.*\.)?(key)$` from the start of the path.
+pub(crate) struct Pattern<T> {
+    key: String,
+    regex: Regex,
+    value: T,
+}
+
+impl<T: Copy> Pattern<T> {
+    pub(crate) fn compile_all(
+        field: &'static str,
+        patterns: &IndexMap<String, T>,
+    ) -> Result<Vec<Self>, ConfigError> {
+        let compile_one = |(key, value): (&String, &T)| {
+            let regex = compile(field, key, &format!(r"^(.*\.)?({key})$"))?;
+            Ok(Self { key: key.clone(), regex, value: *value })
+        };
+        patterns.iter().map(compile_one).collect()
+    }
+
+    fn parts(&self) -> (&str, &Regex) {
+        (&self.key, &self.regex)
+    }
+}
+
+/// The value of the first pattern that matches `path`.
+pub(crate) fn first_match<T: Copy>(patterns: &[Pattern<T>], path: &str) -> Option<T> {
+    patterns.iter().find(|pattern| pattern.regex.is_match(path)).map(|pattern| pattern.value)
+}
+
+fn compile(field: &'static str, pattern: &str, full: &str) -> Result<Regex, ConfigError> {
+    Regex::new(full).map_err(|error| ConfigError::Pattern {
+        field,
+        pattern: pattern.into(),
+        detail: error.to_string(),
+    })
+}
+
+fn is_head(path: &str) -> bool {
+    ends_with_name(path, "lm_head")
+}
+
+fn ends_with_name(path: &str, name: &str) -> bool {
+    path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// The nearest last components and, for a dotted target, the nearest full paths.
+fn unknown(target: &str, linears: &[String]) -> ConfigError {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_string();
+    let mut names: Vec<String> = if target.contains('.') {
+        linears.to_vec()
+    } else {
+        linears.iter().map(|path| last(path)).collect()
+    };
+    names.sort();
+    names.dedup();
+    names.sort_by(|a, b| {
+        strsim::jaro_winkler(target, b).total_cmp(&strsim::jaro_winkler(target, a))
+    });
+    names.truncate(4);
+    let nearest = if names.is_empty() { "(none)".into() } else { names.join(", ") };
+    ConfigError::UnknownTarget { target: target.into(), nearest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linears() -> Vec<String> {
+        ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj", "lm_head"]
+            .map(String::from)
+            .to_vec()
+    }
+
+    #[test]
+    fn all_linear_leaves_the_head_out() {
+        let linears = linears();
+        assert_eq!(Targets::AllLinear.select(&linears).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn names_match_whole_components() {
+        let linears = linears();
+        let selected = Targets::Names(vec!["q_proj".into()]).select(&linears).unwrap();
+        assert_eq!(selected, ["model.layers.0.self_attn.q_proj"]);
+        let error = Targets::Names(vec!["proj".into()]).select(&linears).unwrap_err();
+        assert!(error.to_string().contains("q_proj"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_nearest() {
+        let error = Targets::Names(vec!["q_porj".into()]).select(&linears()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "target `q_porj` matches no linear layer of this model; \
+             nearest: q_proj, down_proj, lm_head"
+        );
+    }
+
+    #[test]
+    fn a_regex_matches_the_whole_path() {
+        let linears = linears();
+        assert!(Targets::from("q_proj").select(&linears).is_err());
+        assert_eq!(Targets::from(r".*\.mlp\..*").select(&linears).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_first_rank_pattern_wins() {
+        let mut config = L1raConfig::default();
+        config.rank_pattern.insert(r"self_attn\.q_proj".into(), 4);
+        config.rank_pattern.insert("q_proj".into(), 5);
+        let specs = adapter_specs(&config, &linears()).unwrap();
+        assert_eq!(specs[0].rank, 4);
+        assert_eq!(specs[1].rank, 16);
+    }
+}

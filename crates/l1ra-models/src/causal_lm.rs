@@ -1,0 +1,137 @@
+//! [`CausalLm`]: the model.
+
+use burn::{
+    module::{Module, Param},
+    nn::RmsNorm,
+    tensor::{FloatDType, Int, Tensor},
+};
+use l1ra_core::{AdaptedLinear, AdaptedModule};
+
+use crate::{
+    attention::Positions, block::Block, cache::KvCache, config::ModelConfig,
+    rope::inverse_frequencies,
+};
+
+/// The token embedding, frozen.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[vocabulary, hidden]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+/// Embedding, blocks and final norm.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// Token embedding.
+    pub embed_tokens: Embedding,
+    /// Blocks.
+    pub layers: Vec<Block>,
+    /// Final norm.
+    pub norm: RmsNorm,
+}
+
+/// A Llama- or Mistral-family language model. Everything but adapters is frozen.
+///
+/// Activations are f32 whatever the weights are stored in.
+#[derive(Module, Debug)]
+pub struct CausalLm {
+    /// Embedding, blocks, norm.
+    pub model: Decoder,
+    /// Output head, `[hidden, vocabulary]`; absent where it is the embedding.
+    pub lm_head: Option<AdaptedLinear>,
+    #[module(skip)]
+    config: ModelConfig,
+    #[module(skip)]
+    inverse_frequencies: Vec<f32>,
+}
+
+impl CausalLm {
+    /// A model from its parts.
+    pub fn new(model: Decoder, lm_head: Option<AdaptedLinear>, config: ModelConfig) -> Self {
+        let inverse_frequencies = inverse_frequencies(&config);
+        Self { model, lm_head, config, inverse_frequencies }
+    }
+
+    /// What the model was built from.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Hidden states after the final norm, for `ids [batch, length]`: `[batch, length, hidden]`.
+    ///
+    /// With a cache, `ids` are the tokens that follow the cached ones.
+    pub fn hidden(&self, ids: Tensor<2, Int>, cache: Option<&mut KvCache>) -> Tensor<3> {
+        self.hidden_each(ids, cache, |_| {})
+    }
+
+    /// [`hidden`](Self::hidden), with the residual stream after the embedding and after each block
+    /// but the last shown to `inspect`, then the normed result.
+    pub fn hidden_each(
+        &self,
+        ids: Tensor<2, Int>,
+        mut cache: Option<&mut KvCache>,
+        mut inspect: impl FnMut(&Tensor<3>),
+    ) -> Tensor<3> {
+        let [batch, length] = ids.dims();
+        let start = cache.as_ref().map_or(0, |cache| cache.len());
+        let (inverse, window) = (&self.inverse_frequencies, self.config.sliding_window);
+        let positions = Positions::new(inverse, window, start, length, &ids.device());
+        let embedding = self.model.embed_tokens.weight.val();
+        let mut x = embedding
+            .select(0, ids.reshape([(batch * length) as i64]))
+            .cast(FloatDType::F32)
+            .reshape([batch, length, self.config.hidden_size]);
+        for (layer, block) in self.model.layers.iter().enumerate() {
+            inspect(&x);
+            x = block.forward(x, &positions, cache.as_mut().map(|cache| (&mut **cache, layer)));
+        }
+        if let Some(cache) = cache {
+            cache.advance(length);
+        }
+        let x = self.model.norm.forward(x);
+        inspect(&x);
+        x
+    }
+
+    /// Logits for hidden states `[.., hidden]`: `[.., vocabulary]`.
+    pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
+        if let Some(head) = &self.lm_head {
+            return head.forward(hidden);
+        }
+        let weight = self.model.embed_tokens.weight.val(); // [vocabulary, hidden]
+        let mut shape = hidden.dims();
+        let rows = hidden.reshape([-1, self.config.hidden_size as isize]);
+        let dtype = FloatDType::from(weight.dtype());
+        shape[D - 1] = self.config.vocab_size;
+        rows.cast(dtype).matmul(weight.transpose()).cast(FloatDType::F32).reshape(shape)
+    }
+
+    /// Logits `[batch, length, vocabulary]` for `ids [batch, length]`.
+    pub fn forward(&self, ids: Tensor<2, Int>, cache: Option<&mut KvCache>) -> Tensor<3> {
+        self.logits(self.hidden(ids, cache))
+    }
+}
+
+impl AdaptedModule for CausalLm {
+    fn for_each_linear(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptedLinear)) {
+        for (i, block) in self.model.layers.iter_mut().enumerate() {
+            let attention = &mut block.self_attn;
+            let mlp = &mut block.mlp;
+            let linears = [
+                ("self_attn.q_proj", &mut attention.q_proj),
+                ("self_attn.k_proj", &mut attention.k_proj),
+                ("self_attn.v_proj", &mut attention.v_proj),
+                ("self_attn.o_proj", &mut attention.o_proj),
+                ("mlp.gate_proj", &mut mlp.gate_proj),
+                ("mlp.up_proj", &mut mlp.up_proj),
+                ("mlp.down_proj", &mut mlp.down_proj),
+            ];
+            for (name, linear) in linears {
+                visit(&format!("model.layers.{i}.{name}"), linear);
+            }
+        }
+        if let Some(head) = &mut self.lm_head {
+            visit("lm_head", head);
+        }
+    }
+}

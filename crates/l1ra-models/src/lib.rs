@@ -1,0 +1,39 @@
+//! Llama- and Mistral-family models for [Burn](burn), with adapter hooks.
+//!
+//! One decoder serves the whole family; what differs is data in [`ModelConfig`], not a second copy
+//! of the code. Module paths are the Hugging Face names (`model.layers.0.self_attn.q_proj`), so
+//! that adapters keep theirs in every file.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | Hugging Face `config.json` and what is made of it |
+//! | [`causal_lm`] | the model: embedding, blocks, head |
+//! | [`weights`] | safetensors (single, sharded) and GGUF, in |
+//! | [`tokenizer`], [`chat`] | text to ids and back, chat templates |
+//! | [`generate`] | greedy and sampled generation with a key/value cache |
+//! | [`load`] | all of it from one path |
+//!
+//! An architecture or option that is not supported is refused by name; nothing is half-run.
+
+pub mod attention;
+pub mod block;
+pub mod cache;
+pub mod causal_lm;
+pub mod chat;
+pub mod config;
+pub mod error;
+pub mod generate;
+pub mod load;
+pub mod mlp;
+pub mod rope;
+pub mod tokenizer;
+pub mod weights;
+
+pub use cache::KvCache;
+pub use causal_lm::CausalLm;
+pub use chat::{ChatTemplate, Message, Role};
+pub use config::ModelConfig;
+pub use error::ModelError;
+pub use generate::{Generation, Sampling};
+pub use load::{LoadOptions, LoadedModel, load_model};
+pub use tokenizer::TextTokenizer;

@@ -1,0 +1,26 @@
+//! The gated MLP: `down(silu(gate(x)) ∘ up(x))` (SwiGLU, arXiv 2002.05202).
+
+use burn::{
+    module::Module,
+    tensor::{Tensor, activation::silu},
+};
+use l1ra_core::AdaptedLinear;
+
+/// MLP of one block.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// `[hidden, intermediate]`.
+    pub gate_proj: AdaptedLinear,
+    /// `[hidden, intermediate]`.
+    pub up_proj: AdaptedLinear,
+    /// `[intermediate, hidden]`.
+    pub down_proj: AdaptedLinear,
+}
+
+impl Mlp {
+    /// Output for `x [batch, length, hidden]`, the same shape.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let gate = silu(self.gate_proj.forward(x.clone())); // [batch, length, intermediate]
+        self.down_proj.forward(gate * self.up_proj.forward(x))
+    }
+}

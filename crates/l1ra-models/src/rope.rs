@@ -1,0 +1,116 @@
+//! Rotary position embedding in Hugging Face's lay-out (`rotate_half`).
+//!
+//! Source: Su et al., arXiv 2104.09864; `transformers/modeling_rope_utils.py` for the scalings.
+
+use std::f64::consts::PI;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::config::{ModelConfig, RopeScaling};
+
+/// Inverse frequencies of a head, `[head_dim / 2]`.
+pub fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
+    let half = config.head_dim / 2;
+    let plain = |i: usize| {
+        1.0 / (config.rope_theta as f32).powf(2.0 * i as f32 / config.head_dim as f32)
+    };
+    let frequencies = (0..half).map(plain);
+    match &config.rope_scaling {
+        RopeScaling::Default => frequencies.collect(),
+        RopeScaling::Linear { factor } => frequencies.map(|f| f / *factor as f32).collect(),
+        RopeScaling::Divisors { divisors } => {
+            frequencies.zip(divisors).map(|(frequency, divisor)| frequency / divisor).collect()
+        }
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original_max_position_embeddings: original,
+        } => {
+            let original = *original as f64;
+            let scaled = |frequency: f32| {
+                let wavelength = 2.0 * PI / f64::from(frequency);
+                if wavelength < original / high {
+                    frequency
+                } else if wavelength > original / low {
+                    frequency / *factor as f32
+                } else {
+                    let smooth = (original / wavelength - low) / (high - low);
+                    let frequency = f64::from(frequency);
+                    ((1.0 - smooth) * frequency / factor + smooth * frequency) as f32
+                }
+            };
+            frequencies.map(scaled).collect()
+        }
+    }
+}
+
+/// Cosines and sines for a range of positions, shared by all blocks of a forward.
+#[derive(Clone, Debug)]
+pub struct RopeTables {
+    cos: Tensor<4>,
+    sin: Tensor<4>,
+}
+
+impl RopeTables {
+    /// Tables for positions `start .. start + length`: `[1, 1, length, head_dim]` each.
+    pub fn new(inverse: &[f32], start: usize, length: usize, device: &Device) -> Self {
+        let angles: Vec<f32> = (start..start + length)
+            .flat_map(|position| inverse.iter().map(move |f| position as f32 * f))
+            .collect();
+        let table = |function: fn(f32) -> f32| {
+            let half: Vec<f32> = angles.iter().map(|angle| function(*angle)).collect();
+            // HF repeats the half: the same angle turns feature i and feature i + d/2.
+            let rows = half.chunks(inverse.len()).flat_map(|row| [row, row].concat()).collect();
+            let shape = [1, 1, length, 2 * inverse.len()];
+            Tensor::from_data(TensorData::new::<f32, _>(rows, shape), device)
+        };
+        Self { cos: table(f32::cos), sin: table(f32::sin) }
+    }
+
+    /// `x·cos + rotate_half(x)·sin` for `x [batch, heads, length, head_dim]`, where
+    /// `rotate_half([x₁, x₂]) = [−x₂, x₁]`.
+    pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
+        let half = x.dims()[3] / 2;
+        let first = x.clone().narrow(3, 0, half);
+        let second = x.clone().narrow(3, half, half);
+        let rotated = Tensor::cat(vec![second.neg(), first], 3);
+        x * self.cos.clone() + rotated * self.sin.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(rope_scaling: RopeScaling) -> ModelConfig {
+        let value = serde_json::json!({
+            "model_type": "llama", "hidden_size": 512, "intermediate_size": 128,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 256,
+            "rope_theta": 500000.0
+        });
+        let config = ModelConfig::from_value(std::path::Path::new("config.json"), value).unwrap();
+        ModelConfig { rope_scaling, ..config }
+    }
+
+    #[test]
+    fn llama3_keeps_high_and_divides_low_frequencies() {
+        let plain = inverse_frequencies(&config(RopeScaling::Default));
+        let scaled = inverse_frequencies(&config(RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        }));
+        assert_eq!(plain[0], scaled[0]);
+        assert_eq!(plain[63] / 8.0, scaled[63]);
+        assert!(scaled[30..45].iter().zip(&plain[30..45]).any(|(s, p)| *s < *p && *s > *p / 8.0));
+    }
+
+    #[test]
+    fn linear_divides_all() {
+        let plain = inverse_frequencies(&config(RopeScaling::Default));
+        let scaled = inverse_frequencies(&config(RopeScaling::Linear { factor: 4.0 }));
+        assert!(plain.iter().zip(&scaled).all(|(p, s)| (p / 4.0 - s).abs() < 1e-9));
+    }
+}

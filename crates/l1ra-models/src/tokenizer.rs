@@ -1,0 +1,114 @@
+//! [`TextTokenizer`]: text to ids and back, with the model's special tokens.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::{config::token_ids, error::ModelError};
+
+/// A tokenizer and what the model's files say of its special tokens.
+#[derive(Clone, Debug)]
+pub struct TextTokenizer {
+    inner: Tokenizer,
+    /// Token put before a text.
+    pub bos: Option<u32>,
+    /// Tokens that end a text.
+    pub eos: BTreeSet<u32>,
+    /// Token for padding.
+    pub pad: Option<u32>,
+}
+
+impl TextTokenizer {
+    /// A tokenizer without special tokens.
+    pub fn new(inner: Tokenizer) -> Self {
+        Self { inner, bos: None, eos: BTreeSet::new(), pad: None }
+    }
+
+    /// Reads `tokenizer.json`, and special tokens from `tokenizer_config.json` and
+    /// `generation_config.json` where they are.
+    ///
+    /// # Errors
+    /// A folder without `tokenizer.json`, or a file that cannot be parsed.
+    pub fn from_dir(dir: &Path) -> Result<Self, ModelError> {
+        let path = dir.join("tokenizer.json");
+        if !path.is_file() {
+            let detail = "holds no tokenizer.json; this model comes without a tokenizer \
+                          (tokenizer.model files must be converted first)";
+            return Err(ModelError::format(dir, detail));
+        }
+        let inner = Tokenizer::from_file(&path)
+            .map_err(|error| ModelError::format(&path, format!("is no tokenizer: {error}")))?;
+        let mut tokenizer = Self::new(inner);
+        let config = read_json(&dir.join("tokenizer_config.json"))?;
+        let id = |key: &str| {
+            let entry = config.as_ref()?.get(key)?;
+            let text = entry.as_str().or_else(|| entry.get("content")?.as_str())?;
+            tokenizer.inner.token_to_id(text)
+        };
+        let (bos, eos, pad) = (id("bos_token"), id("eos_token"), id("pad_token"));
+        (tokenizer.bos, tokenizer.pad) = (bos, pad);
+        tokenizer.eos.extend(eos);
+        let generation = read_json(&dir.join("generation_config.json"))?;
+        tokenizer.eos.extend(token_ids(generation.as_ref().and_then(|g| g.get("eos_token_id"))));
+        Ok(tokenizer)
+    }
+
+    /// Size of the vocabulary, added tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Ids of `text`. Special tokens written out in the text are recognised; nothing is added.
+    ///
+    /// # Errors
+    /// When the tokenizer's model cannot encode the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.encode_with(text, false)
+    }
+
+    /// Ids of `text` with the special tokens that the tokenizer's post-processor adds (a plain
+    /// text's beginning, for most models).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.encode_with(text, true)
+    }
+
+    fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
+        self.inner
+            .encode(text, add_special)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|error| ModelError::Tokenizer(error.to_string()))
+    }
+
+    /// Text of `ids`, special tokens left out.
+    ///
+    /// # Errors
+    /// When the decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
+        self.inner.decode(ids, true).map_err(|error| ModelError::Tokenizer(error.to_string()))
+    }
+
+    /// Id of a token.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Text of a token, as the vocabulary spells it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+}
+
+/// A JSON file that may be absent.
+pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| ModelError::format(path, format!("is not JSON: {error}")))
+}

@@ -1,0 +1,266 @@
+//! A [`CausalLm`] from a [`WeightSource`], every shape checked before Burn sees it.
+
+use std::collections::BTreeSet;
+
+use burn::{
+    module::Param,
+    nn::{RmsNorm, RmsNormConfig},
+    tensor::{Bytes, DType, Device, FloatDType, Tensor, TensorData},
+};
+use l1ra_core::AdaptedLinear;
+
+use crate::{
+    attention::Attention,
+    block::Block,
+    causal_lm::{CausalLm, Decoder, Embedding},
+    config::ModelConfig,
+    error::ModelError,
+    mlp::Mlp,
+    weights::{StoredTensor, StoredType, WeightSource},
+};
+
+/// What matrices are kept in. Norms and biases are f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// 32-bit floats, whatever the file holds.
+    #[default]
+    F32,
+    /// bf16: half the memory; products are taken in bf16.
+    BF16,
+    /// f16.
+    F16,
+    /// As the file holds them.
+    AsStored,
+}
+
+impl std::str::FromStr for Storage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::BF16),
+            "f16" => Ok(Self::F16),
+            "stored" => Ok(Self::AsStored),
+            _ => Err(format!("type `{text}` is unknown; known: f32, bf16, f16, stored")),
+        }
+    }
+}
+
+/// Names and shapes of every tensor that `config` asks for, Hugging Face's names and order.
+pub(crate) fn tensor_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+    let mut shapes = vec![("model.embed_tokens.weight".to_string(), vec![vocab, hidden])];
+    for layer in 0..config.num_hidden_layers {
+        let prefix = format!("model.layers.{layer}");
+        for (name, d_in, d_out, bias) in projections(config) {
+            shapes.push((format!("{prefix}.{name}.weight"), vec![d_out, d_in]));
+            if bias {
+                shapes.push((format!("{prefix}.{name}.bias"), vec![d_out]));
+            }
+        }
+        for norm in ["input_layernorm", "post_attention_layernorm"] {
+            shapes.push((format!("{prefix}.{norm}.weight"), vec![hidden]));
+        }
+    }
+    shapes.push(("model.norm.weight".to_string(), vec![hidden]));
+    if !config.tie_word_embeddings {
+        shapes.push(("lm_head.weight".to_string(), vec![vocab, hidden]));
+    }
+    shapes
+}
+
+/// Name, inputs, outputs and bias of each projection of a block.
+fn projections(config: &ModelConfig) -> [(&'static str, usize, usize, bool); 7] {
+    let hidden = config.hidden_size;
+    let inner = config.intermediate_size;
+    let queries = config.num_attention_heads * config.head_dim;
+    let keys = config.num_key_value_heads * config.head_dim;
+    let (attention, mlp) = (config.attention_bias, config.mlp_bias);
+    [
+        ("self_attn.q_proj", hidden, queries, attention),
+        ("self_attn.k_proj", hidden, keys, attention),
+        ("self_attn.v_proj", hidden, keys, attention),
+        ("self_attn.o_proj", queries, hidden, attention),
+        ("mlp.gate_proj", hidden, inner, mlp),
+        ("mlp.up_proj", hidden, inner, mlp),
+        ("mlp.down_proj", inner, hidden, mlp),
+    ]
+}
+
+/// Builds the frozen model. All names and shapes are checked first, then tensors are read one by
+/// one.
+///
+/// # Errors
+/// A tensor that is missing, of another shape, damaged, or that this model would not use.
+pub fn build_model(
+    source: &dyn WeightSource,
+    config: &ModelConfig,
+    storage: Storage,
+    device: &Device,
+) -> Result<CausalLm, ModelError> {
+    check_names_and_shapes(source, config)?;
+    Builder { source, config, storage, device }.model()
+}
+
+fn check_names_and_shapes(
+    source: &dyn WeightSource,
+    config: &ModelConfig,
+) -> Result<(), ModelError> {
+    let expected = tensor_shapes(config);
+    for (name, expected) in &expected {
+        match source.shape(name) {
+            None => {
+                let path = source.path().into();
+                return Err(ModelError::MissingTensor {
+                    path,
+                    name: name.clone(),
+                    hint: near(name, source),
+                });
+            }
+            Some(seen) if seen != *expected => {
+                return Err(ModelError::Shape {
+                    path: source.path().into(),
+                    name: name.clone(),
+                    seen,
+                    expected: expected.clone(),
+                });
+            }
+            Some(_) => {}
+        }
+    }
+    let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    let harmless = |name: &str| {
+        name.ends_with("rotary_emb.inv_freq")
+            || (config.tie_word_embeddings && name == "lm_head.weight")
+    };
+    let names = source.names();
+    let unused: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !known.contains(name) && !harmless(name))
+        .collect();
+    if unused.is_empty() {
+        return Ok(());
+    }
+    let seen = unused.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    Err(ModelError::unsupported(
+        source.path(),
+        format!("a model with {} tensors that its configuration does not mention", unused.len()),
+        seen,
+        "files whose every tensor is used (is config.json the right one?)",
+    ))
+}
+
+fn near(name: &str, source: &dyn WeightSource) -> String {
+    let last = name.rsplit('.').nth(1).unwrap_or(name);
+    let names = source.names();
+    let nearest: Vec<&str> =
+        names.iter().map(String::as_str).filter(|other| other.contains(last)).take(3).collect();
+    if nearest.is_empty() {
+        format!(" (the file holds {} others)", names.len())
+    } else {
+        format!("; nearest: {}", nearest.join(", "))
+    }
+}
+
+struct Builder<'a> {
+    source: &'a dyn WeightSource,
+    config: &'a ModelConfig,
+    storage: Storage,
+    device: &'a Device,
+}
+
+impl Builder<'_> {
+    fn model(&self) -> Result<CausalLm, ModelError> {
+        let embedding = self.matrix("model.embed_tokens.weight")?;
+        let layers = (0..self.config.num_hidden_layers)
+            .map(|layer| self.block(&format!("model.layers.{layer}")))
+            .collect::<Result<_, _>>()?;
+        let lm_head = if self.config.tie_word_embeddings {
+            None
+        } else {
+            Some(AdaptedLinear::new(self.matrix("lm_head.weight")?.transpose(), None))
+        };
+        let decoder = Decoder {
+            embed_tokens: Embedding {
+                weight: Param::from_tensor(embedding).set_require_grad(false),
+            },
+            layers,
+            norm: self.norm("model.norm")?,
+        };
+        Ok(CausalLm::new(decoder, lm_head, self.config.clone()))
+    }
+
+    fn block(&self, prefix: &str) -> Result<Block, ModelError> {
+        let mut linears = Vec::with_capacity(7);
+        for (name, _, _, bias) in projections(self.config) {
+            linears.push(self.linear(&format!("{prefix}.{name}"), bias)?);
+        }
+        let mut linears = linears.into_iter();
+        let mut next = || {
+            linears.next().ok_or_else(|| ModelError::format(self.source.path(), "too few layers"))
+        };
+        Ok(Block {
+            self_attn: Attention::new([next()?, next()?, next()?, next()?], self.config),
+            mlp: Mlp { gate_proj: next()?, up_proj: next()?, down_proj: next()? },
+            input_layernorm: self.norm(&format!("{prefix}.input_layernorm"))?,
+            post_attention_layernorm: self.norm(&format!("{prefix}.post_attention_layernorm"))?,
+        })
+    }
+
+    /// Stored `[d_out, d_in]` is seen as `[d_in, d_out]`: a view, nothing is moved.
+    fn linear(&self, path: &str, bias: bool) -> Result<AdaptedLinear, ModelError> {
+        let weight = self.matrix(&format!("{path}.weight"))?.transpose();
+        let bias = if bias { Some(self.vector(&format!("{path}.bias"))?) } else { None };
+        Ok(AdaptedLinear::new(weight, bias))
+    }
+
+    fn norm(&self, path: &str) -> Result<RmsNorm, ModelError> {
+        let gamma = self.vector(&format!("{path}.weight"))?;
+        let mut norm = RmsNormConfig::new(self.config.hidden_size)
+            .with_epsilon(self.config.rms_norm_eps)
+            .init(self.device);
+        norm.gamma = Param::from_tensor(gamma).set_require_grad(false);
+        Ok(norm)
+    }
+
+    fn matrix(&self, name: &str) -> Result<Tensor<2>, ModelError> {
+        let stored = self.source.read(name)?;
+        let dtype = match self.storage {
+            Storage::F32 => FloatDType::F32,
+            Storage::BF16 => FloatDType::BF16,
+            Storage::F16 => FloatDType::F16,
+            Storage::AsStored => match stored.dtype {
+                StoredType::F32 => FloatDType::F32,
+                StoredType::F16 => FloatDType::F16,
+                StoredType::BF16 => FloatDType::BF16,
+            },
+        };
+        self.tensor(name, stored, dtype)
+    }
+
+    fn vector(&self, name: &str) -> Result<Tensor<1>, ModelError> {
+        self.tensor(name, self.source.read(name)?, FloatDType::F32)
+    }
+
+    fn tensor<const D: usize>(
+        &self,
+        name: &str,
+        stored: StoredTensor,
+        dtype: FloatDType,
+    ) -> Result<Tensor<D>, ModelError> {
+        let source = match stored.dtype {
+            StoredType::F32 => DType::F32,
+            StoredType::F16 => DType::F16,
+            StoredType::BF16 => DType::BF16,
+        };
+        if stored.shape.len() != D {
+            let detail = format!("tensor `{name}` has {} axes, not {D}", stored.shape.len());
+            return Err(ModelError::format(self.source.path(), detail));
+        }
+        let bytes = Bytes::from_bytes_vec(stored.bytes);
+        let data = TensorData::from_bytes(bytes, stored.shape, source).convert_dtype(dtype.into());
+        Ok(Tensor::from_data(data, (self.device, DType::from(dtype))))
+    }
+}

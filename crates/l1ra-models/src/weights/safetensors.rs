@@ -1,0 +1,139 @@
+//! Safetensors: one file, or several with `model.safetensors.index.json`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+use crate::{
+    error::ModelError,
+    weights::{StoredTensor, StoredType, WeightSource},
+};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The weights of a Hugging Face folder, memory-mapped.
+#[derive(Debug)]
+pub struct SafetensorsFiles {
+    dir: PathBuf,
+    files: Vec<(PathBuf, Mmap)>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    file: usize,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    /// Byte range in the file.
+    range: std::ops::Range<usize>,
+}
+
+impl SafetensorsFiles {
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+    ///
+    /// # Errors
+    /// Neither file is there, a shard is missing, or a file is damaged.
+    pub fn open(dir: &Path) -> Result<Self, ModelError> {
+        let names = shard_names(dir)?;
+        let mut opened = Self { dir: dir.into(), files: Vec::new(), tensors: BTreeMap::new() };
+        for name in names {
+            opened.add(dir.join(name))?;
+        }
+        Ok(opened)
+    }
+
+    fn add(&mut self, path: PathBuf) -> Result<(), ModelError> {
+        let file = File::open(&path).map_err(|error| ModelError::io(&path, error))?;
+        // SAFETY: the map is read-only and private; a file that another program truncates while
+        // it is open would end this program, as with every memory-mapped reader.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(&path, error))?;
+        let damaged = |error: safetensors::SafeTensorError| {
+            ModelError::format(&path, format!("is not a whole safetensors file: {error}"))
+        };
+        let parsed = SafeTensors::deserialize(&map).map_err(damaged)?;
+        let base = map.as_ptr() as usize;
+        let index = self.files.len();
+        for (name, view) in parsed.iter() {
+            let start = view.data().as_ptr() as usize - base;
+            let range = start..start + view.data().len();
+            let (shape, dtype) = (view.shape().to_vec(), view.dtype());
+            let entry = Entry { file: index, shape, dtype, range };
+            if self.tensors.insert(name.to_string(), entry).is_some() {
+                let detail = format!("tensor `{name}` is also in another shard");
+                return Err(ModelError::format(&path, detail));
+            }
+        }
+        self.files.push((path, map));
+        Ok(())
+    }
+}
+
+/// Names of the weight files in `dir`.
+fn shard_names(dir: &Path) -> Result<BTreeSet<String>, ModelError> {
+    if dir.join(SINGLE).is_file() {
+        return Ok(BTreeSet::from([SINGLE.to_string()]));
+    }
+    let index = dir.join(INDEX);
+    if !index.is_file() {
+        let detail = format!("holds neither {SINGLE} nor {INDEX}");
+        return Err(ModelError::format(dir, detail));
+    }
+    let bytes = std::fs::read(&index).map_err(|error| ModelError::io(&index, error))?;
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|error| ModelError::format(&index, format!("is not JSON: {error}")))?;
+    let map = value.get("weight_map").and_then(Value::as_object);
+    let map = map.ok_or_else(|| ModelError::format(&index, "has no `weight_map`"))?;
+    let mut names = BTreeSet::new();
+    for (tensor, name) in map {
+        let plain = name.as_str().filter(|name| Path::new(name).file_name() == Some(name.as_ref()));
+        let name = plain.ok_or_else(|| {
+            let detail = format!("tensor `{tensor}`: `{name}` is not the name of a file beside it");
+            ModelError::format(&index, detail)
+        })?;
+        names.insert(name.to_string());
+    }
+    Ok(names)
+}
+
+impl WeightSource for SafetensorsFiles {
+    fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|entry| entry.shape.clone())
+    }
+
+    fn read(&self, name: &str) -> Result<StoredTensor, ModelError> {
+        let entry = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
+            path: self.dir.clone(),
+            name: name.into(),
+            hint: String::new(),
+        })?;
+        let (path, map) = &self.files[entry.file];
+        let dtype = match entry.dtype {
+            Dtype::F32 => StoredType::F32,
+            Dtype::F16 => StoredType::F16,
+            Dtype::BF16 => StoredType::BF16,
+            other => {
+                let what = format!("the type of tensor `{name}`");
+                let seen = format!("{other:?}");
+                return Err(ModelError::unsupported(path, what, seen, "F32, F16, BF16"));
+            }
+        };
+        let bytes = map[entry.range.clone()].to_vec();
+        Ok(StoredTensor { shape: entry.shape.clone(), dtype, bytes })
+    }
+}

@@ -1,0 +1,116 @@
+//! Development tasks, run as `cargo xtask <task>`.
+//!
+//! | task | does |
+//! |---|---|
+//! | `check` | format, lints, spelling |
+//! | `test` | `cargo test --workspace` |
+//! | `doc` | the documentation, where a warning is an error |
+//! | `licenses` | every dependency's licence against `deny.toml` |
+//! | `validate` | all of the above |
+//! | `fetch` | a model to try the programs on |
+//! | `corpus` | the text that the embedded model was pre-trained on |
+//! | `fixtures` | the reference numbers again, from PyTorch |
+//! | `interop` | our adapters in PEFT |
+#![allow(clippy::print_stdout)] // a program for the terminal: what it prints is its result
+
+mod check;
+mod corpus;
+mod download;
+mod fetch;
+mod fixtures;
+mod interop;
+mod licenses;
+mod process;
+mod python;
+mod spdx;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Development tasks of l1ra"
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check format, lints and (where `typos` is installed) spelling
+    Check,
+    /// Run every test: `cargo test --workspace`
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Build the documentation of the workspace; a warning is an error
+    Doc,
+    /// Check every dependency's licence against the allow list of deny.toml
+    Licenses,
+    /// Run check, test, doc and licenses
+    Validate,
+    /// Fetch a model to try the programs on
+    Fetch {
+        model: fetch::Model,
+        /// Where to put it [default: models/<MODEL>]
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Gather the public-domain text that the embedded model is pre-trained on
+    Corpus {
+        /// Where to put it [default: target/corpus]
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Make the reference fixtures again with PyTorch
+    Fixtures {
+        #[command(flatten)]
+        python: python::Choice,
+        /// Where to write them [default: tests/fixtures]
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+    /// Load our adapter files with PEFT and compare logits
+    Interop {
+        #[command(flatten)]
+        python: python::Choice,
+        /// Compare the adapters in this folder instead of making them first
+        #[arg(long)]
+        adapter: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let root = process::root();
+    match task {
+        Task::Check => check::check(),
+        Task::Test { arguments } => check::test(&arguments),
+        Task::Doc => check::doc(),
+        Task::Licenses => licenses::run(),
+        Task::Validate => check::validate(),
+        Task::Fetch { model, dir } => fetch::run(model, dir),
+        Task::Corpus { dir } => corpus::run(&dir.unwrap_or(root.join("target/corpus"))),
+        Task::Fixtures { python, output } => {
+            fixtures::run(&python, &output.unwrap_or(root.join("tests/fixtures")))
+        }
+        Task::Interop { python, adapter } => interop::run(&python, adapter.as_deref()),
+    }
+}
