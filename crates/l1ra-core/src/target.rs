@@ -183,14 +183,14 @@ fn ends_with_name(path: &str, name: &str) -> bool {
     path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// The nearest last components and, for a dotted target, the nearest full paths.
-fn unknown(target: &str, linears: &[String]) -> ConfigError {
+/// The nearest last components or, for a target that is dotted or one of them, the nearest full
+/// paths.
+pub(crate) fn unknown(target: &str, linears: &[String]) -> ConfigError {
     let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_string();
-    let mut names: Vec<String> = if target.contains('.') {
-        linears.to_vec()
-    } else {
-        linears.iter().map(|path| last(path)).collect()
-    };
+    let mut names: Vec<String> = linears.iter().map(|path| last(path)).collect();
+    if target.contains('.') || names.iter().any(|name| name == target) {
+        names = linears.to_vec();
+    }
     names.sort();
     names.dedup();
     names.sort_by(|a, b| {

@@ -1,6 +1,8 @@
 //! Proves that AdamE steps as its formula says, counts the age of every rank on its own, and treats
 //! gates and matrices as two groups.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::HashMap;
@@ -31,7 +33,12 @@ struct Scalar {
 
 impl Scalar {
     fn step(&mut self, p: f64, g: f64, rule: &AdamE) -> f64 {
-        let AdamEConfig { beta_1, beta_2, epsilon, .. } = rule.config;
+        let AdamEConfig {
+            beta_1,
+            beta_2,
+            epsilon,
+            ..
+        } = rule.config;
         self.t += 1;
         self.m = beta_1 * self.m + (1.0 - beta_1) * g;
         self.v = beta_2 * self.v + (1.0 - beta_2) * g * g;
@@ -42,7 +49,13 @@ impl Scalar {
         match rule.lasso {
             Lasso::Off => moved,
             Lasso::Subgradient => {
-                let sign = if p > 0.0 { 1.0 } else if p < 0.0 { -1.0 } else { 0.0 };
+                let sign = if p > 0.0 {
+                    1.0
+                } else if p < 0.0 {
+                    -1.0
+                } else {
+                    0.0
+                };
                 moved - LR * rule.lambda * sign
             }
             Lasso::Proximal => {
@@ -54,7 +67,13 @@ impl Scalar {
 }
 
 fn rule(lasso: Lasso, weight_decay: f64, lambda: f64, rank_axis: Option<usize>) -> AdamE {
-    AdamE { config: AdamEConfig::default(), weight_decay, lasso, lambda, rank_axis }
+    AdamE {
+        config: AdamEConfig::default(),
+        weight_decay,
+        lasso,
+        lambda,
+        rank_axis,
+    }
 }
 
 /// 50 steps of `rule` on a `[4, 6]` tensor against the scalar form, step by step.
@@ -81,11 +100,17 @@ fn fifty_steps(name: &str, rule: &AdamE, device: &Device) {
             *p = scalar.step(*p, f64::from(*g), rule);
         }
         let got = values(&param);
-        let what = format!("{name} {:?} axis {:?} step {step}", rule.lasso, rule.rank_axis);
+        let what = format!(
+            "{name} {:?} axis {:?} step {step}",
+            rule.lasso, rule.rank_axis
+        );
         // 1 − β₂ᵗ in f32 is known to 1e-4 of itself at the first steps.
         assert_close(&what, &got, &want, 2e-5);
         if rule.lasso == Lasso::Proximal {
-            assert!(got.iter().all(|gate| (0.0..=1.0).contains(gate)), "{what}: {got:?}");
+            assert!(
+                got.iter().all(|gate| (0.0..=1.0).contains(gate)),
+                "{what}: {got:?}"
+            );
         }
     }
     let state = state.unwrap();
@@ -96,7 +121,10 @@ fn fifty_steps(name: &str, rule: &AdamE, device: &Device) {
     match rule.lasso {
         Lasso::Proximal => {
             let got = values(&param);
-            assert!(got.contains(&0.0) && got.contains(&1.0), "no gate came to an end: {got:?}");
+            assert!(
+                got.contains(&0.0) && got.contains(&1.0),
+                "no gate came to an end: {got:?}"
+            );
         }
         Lasso::Subgradient => assert!(values(&param).iter().any(|c| !(0.0..=1.0).contains(c))),
         Lasso::Off => {}
@@ -138,7 +166,10 @@ fn the_subgradient_of_a_zero_gate_is_zero() {
 }
 
 /// A gradient for each of A, c and B of every adapter, from a function of path, part and shape.
-fn gradients(module: &Small, grad: impl Fn(&str, usize, [usize; 2]) -> Vec<f32>) -> GradientsParams {
+fn gradients(
+    module: &Small,
+    grad: impl Fn(&str, usize, [usize; 2]) -> Vec<f32>,
+) -> GradientsParams {
     let mut grads = GradientsParams::new();
     for view in walk::adapters(module) {
         let device = view.a.device();
@@ -154,7 +185,10 @@ fn gradients(module: &Small, grad: impl Fn(&str, usize, [usize; 2]) -> Vec<f32>)
 }
 
 fn view(module: &Small, path: &str) -> AdapterView {
-    walk::adapters(module).into_iter().find(|view| view.path == path).unwrap()
+    walk::adapters(module)
+        .into_iter()
+        .find(|view| view.path == path)
+        .unwrap()
 }
 
 fn loss_gradients(module: &Small, x: &Tensor<2>) -> GradientsParams {
@@ -183,8 +217,15 @@ fn burns_module_optimizer_takes_the_same_steps() {
     for policy in [Policy::L1ra, Policy::Reference] {
         let device = flex().autodiff();
         let (mut module, config) = Small::trained(37, [3, 2, 4], &device);
-        let config = L1raConfig { policy, lambda: 0.1, ..config };
-        let adam = AdamEConfig { weight_decay: 0.1, ..Default::default() };
+        let config = L1raConfig {
+            policy,
+            lambda: 0.1,
+            ..config
+        };
+        let adam = AdamEConfig {
+            weight_decay: 0.1,
+            ..Default::default()
+        };
         let mut optimizer = adapter_optimizer(&config, &adam);
         let x = tensor(&Numbers::new(37).signed(8 * 5), [8, 5], &device);
         let gate_form = match policy {
@@ -207,18 +248,29 @@ fn burns_module_optimizer_takes_the_same_steps() {
                     let pairs = start.into_iter().zip(grad).enumerate();
                     pairs
                         .map(|(i, (p, g))| {
-                            scalars.entry((id, i)).or_default().step(p, f64::from(g), rule)
+                            scalars
+                                .entry((id, i))
+                                .or_default()
+                                .step(p, f64::from(g), rule)
                         })
                         .collect()
                 })
                 .collect();
             module = optimizer.step(LR, module, grads);
             for ((_, part, got), want) in parameters(&module).iter().zip(&want) {
-                assert_close(&format!("{policy:?} step {step} part {part}"), got, want, 2e-5);
+                assert_close(
+                    &format!("{policy:?} step {step} part {part}"),
+                    got,
+                    want,
+                    2e-5,
+                );
             }
         }
         let frozen = Small::new(37, &device);
-        assert_eq!(values(&module.head.weight.val()), values(&frozen.head.weight.val()));
+        assert_eq!(
+            values(&module.head.weight.val()),
+            values(&frozen.head.weight.val())
+        );
     }
 }
 
@@ -227,8 +279,15 @@ fn without_gradient_gates_feel_the_lasso_and_matrices_the_decay() {
     let device = flex().autodiff();
     let (module, config) = Small::trained(41, [3, 2, 4], &device);
     for policy in [Policy::L1ra, Policy::Reference] {
-        let config = L1raConfig { policy, lambda: 0.5, ..config.clone() };
-        let adam = AdamEConfig { weight_decay: 0.1, ..Default::default() };
+        let config = L1raConfig {
+            policy,
+            lambda: 0.5,
+            ..config.clone()
+        };
+        let adam = AdamEConfig {
+            weight_decay: 0.1,
+            ..Default::default()
+        };
         let mut optimizer = adapter_optimizer(&config, &adam);
         let grads = gradients(&module, |_, _, [rows, columns]| vec![0.0; rows * columns]);
         let stepped = optimizer.step(LR, module.clone(), grads);
@@ -281,8 +340,10 @@ fn operate(
     config: &L1raConfig,
 ) -> (Small, ModuleOptimizer) {
     let optimizer = surgery::apply_to_optimizer(optimizer, &module, plan).unwrap();
-    let initial: HashMap<String, usize> =
-        walk::adapters(&module).iter().map(|view| (view.path.clone(), view.rank())).collect();
+    let initial: HashMap<String, usize> = walk::adapters(&module)
+        .iter()
+        .map(|view| (view.path.clone(), view.rank()))
+        .collect();
     let mut noise = SeededNoise::new(config.seed);
     let module = surgery::apply_to_module(module, plan, &initial, &mut noise, 0).unwrap();
     (module, optimizer)
@@ -294,7 +355,11 @@ fn rank(view: &AdapterView, k: usize) -> Vec<f32> {
     let (a, c, b) = (values(&view.a), values(&view.c), values(&view.b));
     let d_out = view.dims()[1];
     let column = a.iter().skip(k).step_by(r);
-    column.chain(&c[k..=k]).chain(&b[k * d_out..(k + 1) * d_out]).copied().collect()
+    column
+        .chain(&c[k..=k])
+        .chain(&b[k * d_out..(k + 1) * d_out])
+        .copied()
+        .collect()
 }
 
 /// A gradient that belongs to a rank by its label, wherever the rank lies.
@@ -306,7 +371,11 @@ fn labelled(step: usize, labels: &[usize], part: usize, shape: [usize; 2]) -> Ve
     (0..rows * columns)
         .map(|index| {
             let (row, column) = (index / columns, index % columns);
-            if part == 2 { value(labels[row], column) } else { value(labels[column], row) }
+            if part == 2 {
+                value(labels[row], column)
+            } else {
+                value(labels[column], row)
+            }
         })
         .collect()
 }
@@ -318,8 +387,14 @@ fn a_new_rank_starts_its_own_count_and_survivors_go_on() {
     for (name, device) in devices() {
         let (path, device) = ("layers.1", device.autodiff());
         let (module, config) = Small::trained(43, [3, 4, 2], &device);
-        let config = L1raConfig { lambda: 0.05, ..config };
-        let adam = AdamEConfig { weight_decay: 0.1, ..Default::default() };
+        let config = L1raConfig {
+            lambda: 0.05,
+            ..config
+        };
+        let adam = AdamEConfig {
+            weight_decay: 0.1,
+            ..Default::default()
+        };
         let labels_of = |module: &Small, here: &[usize], step: usize| {
             gradients(module, |adapter, part, shape| {
                 if adapter == path {
@@ -362,7 +437,11 @@ fn a_new_rank_starts_its_own_count_and_survivors_go_on() {
             for other in ["layers.0", "head"] {
                 let (got, want) = (view(&changed, other), view(&twin, other));
                 for k in 0..got.rank() {
-                    assert_eq!(bits(&rank(&got, k)), bits(&rank(&want, k)), "{name} {other}");
+                    assert_eq!(
+                        bits(&rank(&got, k)),
+                        bits(&rank(&want, k)),
+                        "{name} {other}"
+                    );
                 }
             }
         }
@@ -378,7 +457,12 @@ fn a_shared_count_would_move_new_ranks_too_far() {
         for _ in 0..1000 {
             (param, state) = rule.step(LR, param, Tensor::ones([1, 2], &flex()), state);
         }
-        let AdamEState { time, moment_1, moment_2, age } = state.unwrap();
+        let AdamEState {
+            time,
+            moment_1,
+            moment_2,
+            age,
+        } = state.unwrap();
         let zero_second = tensor(&[1.0, 0.0], [1, 2], &flex());
         let state = AdamEState {
             time,

@@ -1,6 +1,8 @@
 //! Proves that adapter files mean the same to every reader they are meant for, come back to the
 //! bit, merge into the weights that they stand for, and are refused in words where they are wrong.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{collections::HashMap, fs, path::Path};
@@ -28,15 +30,26 @@ const READERS: [Reader; 3] = [Reader::Peft, Reader::LlamaCpp, Reader::Vllm];
 /// Adapters of mixed ranks, shapes, gates and scales; every third set has one whose gates are zero.
 fn random_set(seed: u64) -> (Vec<AdapterData>, L1raConfig) {
     let mut n = Numbers::new(seed);
+    // Numbers as people write them.
+    let mut decimal = |whole: usize| n.whole(1, whole * 10_000) as f64 / 10_000.0;
     let config = L1raConfig {
+        alpha: if seed.is_multiple_of(2) {
+            16.0
+        } else {
+            decimal(30)
+        },
+        lambda: decimal(1),
+        eta_c: decimal(1),
+        dropout: decimal(1) / 2.0,
         rank: n.whole(1, 8),
-        alpha: if seed % 2 == 0 { 16.0 } else { 0.5 + 30.0 * n.unit() },
-        lambda: n.unit() / 100.0,
-        eta_c: 0.01 + n.unit() / 3.0,
-        dropout: n.unit() / 2.0,
         ..Default::default()
     };
-    let names = ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"];
+    let names = [
+        "self_attn.q_proj",
+        "self_attn.o_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+    ];
     let mut adapters = Vec::new();
     for layer in 0..2 {
         for (index, name) in names.iter().enumerate() {
@@ -47,7 +60,7 @@ fn random_set(seed: u64) -> (Vec<AdapterData>, L1raConfig) {
             if adapter.c.iter().all(|gate| *gate == 0.0) {
                 adapter.c[0] = 0.5;
             }
-            if layer == 1 && index == 2 && seed % 3 == 0 {
+            if layer == 1 && index == 2 && seed.is_multiple_of(3) {
                 adapter.c.fill(0.0);
             }
             adapters.push(adapter);
@@ -87,7 +100,9 @@ fn matrices(dir: &Path) -> HashMap<String, Matrix> {
         .map(|(name, view)| {
             assert_eq!(view.dtype(), safetensors::Dtype::F32);
             let data = view.data().chunks_exact(4);
-            let values = data.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let values = data
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect();
             (name.to_string(), (view.shape()[0], view.shape()[1], values))
         })
         .collect()
@@ -95,9 +110,15 @@ fn matrices(dir: &Path) -> HashMap<String, Matrix> {
 
 /// The first pattern whose expression matches, as PEFT's `get_pattern_key` does.
 fn pattern(patterns: &Value, path: &str) -> Option<f64> {
-    let matches = |key: &str| Regex::new(&format!(r"^(.*\.)?({key})$")).unwrap().is_match(path);
+    let matches = |key: &str| {
+        Regex::new(&format!(r"^(.*\.)?({key})$"))
+            .unwrap()
+            .is_match(path)
+    };
     let mut patterns = patterns.as_object().unwrap().iter();
-    patterns.find(|(key, _)| matches(key)).and_then(|(_, value)| value.as_f64())
+    patterns
+        .find(|(key, _)| matches(key))
+        .and_then(|(_, value)| value.as_f64())
 }
 
 /// The dense update that `reader` would apply, `[d_in, d_out]`; `None` where it would refuse.
@@ -118,7 +139,11 @@ fn as_read(dir: &Path, reader: Reader, path: &str) -> Option<Vec<f64>> {
         Reader::LlamaCpp => alpha / *rank as f64,
         Reader::Vllm => {
             if matrices.iter().any(|(name, matrix)| {
-                let own_rank = if name.contains(".lora_A.") { matrix.0 } else { matrix.1 };
+                let own_rank = if name.contains(".lora_A.") {
+                    matrix.0
+                } else {
+                    matrix.1
+                };
                 own_rank as f64 != r
             }) {
                 return None;
@@ -166,7 +191,10 @@ fn every_layout_means_the_same_in_the_readers_it_is_for() {
     }
     let mut wrong: Vec<String> = wrong.into_keys().collect();
     wrong.sort();
-    assert_eq!(wrong, ["exact in llama.cpp", "exact in vLLM", "folded in vLLM"]);
+    assert_eq!(
+        wrong,
+        ["exact in llama.cpp", "exact in vLLM", "folded in vLLM"]
+    );
 }
 
 #[test]
@@ -185,14 +213,36 @@ fn the_configuration_is_what_peft_expects() {
         assert!(!targets.contains(&json!(dormant.path)));
         let ranks = config["rank_pattern"].as_object().unwrap();
         assert_eq!(ranks.is_empty(), layout == Layout::Padded);
-        assert!(ranks.values().all(|rank| rank.as_u64().is_some_and(|rank| rank >= 1)));
-        assert!(config.as_object().unwrap().keys().all(|key| !key.contains("l1ra")));
+        assert!(
+            ranks
+                .values()
+                .all(|rank| rank.as_u64().is_some_and(|rank| rank >= 1))
+        );
+        assert!(
+            config
+                .as_object()
+                .unwrap()
+                .keys()
+                .all(|key| !key.contains("l1ra"))
+        );
         if layout != Layout::Padded {
             assert_eq!(ranks[r"model\.layers\.1\.self_attn\.q_proj"], 1);
         }
     }
-    let whole = save(&(set.0, L1raConfig { alpha: 16.0, ..set.1 }), Layout::Folded);
-    assert_eq!(read_json(&whole.path().join(CONFIG_FILE))["lora_alpha"].to_string(), "16");
+    let whole = save(
+        &(
+            set.0,
+            L1raConfig {
+                alpha: 16.0,
+                ..set.1
+            },
+        ),
+        Layout::Folded,
+    );
+    assert_eq!(
+        read_json(&whole.path().join(CONFIG_FILE))["lora_alpha"].to_string(),
+        "16"
+    );
 }
 
 /// A module whose path is the end of another's: PEFT takes the first pattern that matches.
@@ -224,7 +274,10 @@ fn a_path_that_ends_another_keeps_its_own_rank_and_alpha() {
 fn assert_same_bits(got: &[AdapterData], want: &[AdapterData]) {
     assert_eq!(got.len(), want.len());
     for (got, want) in got.iter().zip(want) {
-        assert_eq!((&got.path, got.d_in, got.d_out), (&want.path, want.d_in, want.d_out));
+        assert_eq!(
+            (&got.path, got.d_in, got.d_out),
+            (&want.path, want.d_in, want.d_out)
+        );
         assert_eq!(got.scale.to_bits(), want.scale.to_bits(), "{}", want.path);
         assert_eq!(bits(&got.a), bits(&want.a), "{}", want.path);
         assert_eq!(bits(&got.c), bits(&want.c), "{}", want.path);
@@ -257,7 +310,11 @@ fn the_peft_files_alone_bring_the_same_update() {
             let alive = set.0.iter().filter(|adapter| !is_dormant(adapter)).count();
             assert_eq!(loaded.adapters.len(), alive);
             for got in &loaded.adapters {
-                let want = set.0.iter().find(|adapter| adapter.path == got.path).unwrap();
+                let want = set
+                    .0
+                    .iter()
+                    .find(|adapter| adapter.path == got.path)
+                    .unwrap();
                 assert_close(&format!("{layout}"), &dense(got), &dense(want), 1e-6);
             }
         }
@@ -273,16 +330,31 @@ fn values_in_half_precision_and_rslora_are_read() {
         .into_iter()
         .map(|(name, (rows, columns, values))| {
             let to_bytes = |v: &f32| burn::tensor::bf16::from_f32(*v).to_bits().to_le_bytes();
-            (name, vec![rows, columns], values.iter().flat_map(to_bytes).collect())
+            (
+                name,
+                vec![rows, columns],
+                values.iter().flat_map(to_bytes).collect(),
+            )
         })
         .collect();
     let views = halves.iter().map(|(name, shape, bytes)| {
         let dtype = safetensors::Dtype::BF16;
-        (name, safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes).unwrap())
+        (
+            name,
+            safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes).unwrap(),
+        )
     });
-    fs::write(dir.path().join(WEIGHTS_FILE), safetensors::serialize(views, None).unwrap()).unwrap();
+    fs::write(
+        dir.path().join(WEIGHTS_FILE),
+        safetensors::serialize(views, None).unwrap(),
+    )
+    .unwrap();
     for got in &load_adapter(dir.path()).unwrap().adapters {
-        let want = set.0.iter().find(|adapter| adapter.path == got.path).unwrap();
+        let want = set
+            .0
+            .iter()
+            .find(|adapter| adapter.path == got.path)
+            .unwrap();
         assert_close("bf16", &dense(got), &dense(want), 0.02);
     }
     edit_config(dir.path(), |config| config["use_rslora"] = json!(true));
@@ -293,7 +365,11 @@ fn values_in_half_precision_and_rslora_are_read() {
 }
 
 fn outputs(module: &Small) -> Vec<f32> {
-    let x = tensor(&Numbers::new(77).signed(9 * 5), [9, 5], &module.head.weight.val().device());
+    let x = tensor(
+        &Numbers::new(77).signed(9 * 5),
+        [9, 5],
+        &module.head.weight.val().device(),
+    );
     common::values(&module.forward(x))
 }
 
@@ -308,7 +384,10 @@ fn installed_adapters_give_the_same_outputs() {
             save_adapter(&module, &config, layout, "tiny/base", dir.path()).unwrap();
 
             let mut bare = Small::new(seed, &device);
-            assert!(difference(&outputs(&bare), &want) > 1e-3, "the adapters do something");
+            assert!(
+                difference(&outputs(&bare), &want) > 1e-3,
+                "the adapters do something"
+            );
             install_adapters(&mut bare, &load_adapter(dir.path()).unwrap(), &device).unwrap();
             assert_eq!(bits(&outputs(&bare)), bits(&want), "{name} {layout}");
             assert_same_bits(&bare.data(), &module.data());
@@ -323,7 +402,9 @@ fn installed_adapters_give_the_same_outputs() {
 
 fn base_weights(module: &mut Small) -> Vec<Vec<u32>> {
     let mut weights = Vec::new();
-    module.for_each_linear(&mut |_, linear| weights.push(bits(&common::values(&linear.weight.val()))));
+    module.for_each_linear(&mut |_, linear| {
+        weights.push(bits(&common::values(&linear.weight.val())));
+    });
     weights
 }
 
@@ -339,7 +420,10 @@ fn a_merge_keeps_the_outputs_and_an_unmerge_the_bits() {
             assert!(module.data().is_empty());
             assert_close(name, &outputs(&module), &want, 1e-4);
             assert_ne!(base_weights(&mut module), base);
-            assert!(!module.head.weight.val().is_require_grad(), "a merged weight is frozen");
+            assert!(
+                !module.head.weight.val().is_require_grad(),
+                "a merged weight is frozen"
+            );
 
             unmerge_adapters(&mut module, undo);
             assert_eq!(base_weights(&mut module), base);
@@ -353,7 +437,10 @@ fn a_merge_keeps_the_outputs_and_an_unmerge_the_bits() {
 fn a_bf16_base_merges_in_bf16_and_comes_back() {
     let (mut module, _) = Small::trained(3, [2, 3, 4], &flex());
     module.for_each_linear(&mut |_, linear| {
-        linear.weight = linear.weight.clone().map(|weight| weight.cast(FloatDType::BF16));
+        linear.weight = linear
+            .weight
+            .clone()
+            .map(|weight| weight.cast(FloatDType::BF16));
     });
     let (base, want) = (base_weights(&mut module), outputs(&module));
     let undo = merge_adapters(&mut module);
@@ -387,31 +474,41 @@ fn rename(dir: &Path, name: impl Fn(&str) -> Option<String>) {
         .iter()
         .map(|(_, (_, _, values))| values.iter().flat_map(|v| v.to_le_bytes()).collect())
         .collect();
-    let views = renamed.iter().zip(&bytes).map(|((name, (rows, columns, _)), bytes)| {
-        let shape = vec![*rows, *columns];
-        let dtype = safetensors::Dtype::F32;
-        (name, safetensors::tensor::TensorView::new(dtype, shape, bytes).unwrap())
-    });
-    fs::write(dir.join(WEIGHTS_FILE), safetensors::serialize(views, None).unwrap()).unwrap();
+    let views = renamed
+        .iter()
+        .zip(&bytes)
+        .map(|((name, (rows, columns, _)), bytes)| {
+            let shape = vec![*rows, *columns];
+            let dtype = safetensors::Dtype::F32;
+            (
+                name,
+                safetensors::tensor::TensorView::new(dtype, shape, bytes).unwrap(),
+            )
+        });
+    fs::write(
+        dir.join(WEIGHTS_FILE),
+        safetensors::serialize(views, None).unwrap(),
+    )
+    .unwrap();
 }
 
 #[test]
 fn a_folder_without_a_configuration_is_no_adapter() {
     insta::assert_snapshot!(
         refusal(|dir| fs::remove_file(dir.join(CONFIG_FILE)).unwrap()),
-        @""
+        @"DIR: holds no adapter_config.json; give the folder of a saved adapter"
     );
     insta::assert_snapshot!(
         refusal(|dir| fs::write(dir.join(CONFIG_FILE), "{\"r\": 2").unwrap()),
-        @""
+        @"DIR/adapter_config.json: is not JSON: EOF while parsing an object at line 1 column 7"
     );
     insta::assert_snapshot!(
         refusal(|dir| fs::write(dir.join(CONFIG_FILE), "{\"r\": 2}").unwrap()),
-        @""
+        @"DIR/adapter_config.json: is no PEFT configuration: missing field `peft_type`"
     );
     insta::assert_snapshot!(
         refusal(|dir| edit_config(dir, |config| config["r"] = json!(-2))),
-        @""
+        @"DIR/adapter_config.json: is no PEFT configuration: invalid value: integer `-2`, expected usize"
     );
 }
 
@@ -419,24 +516,27 @@ fn a_folder_without_a_configuration_is_no_adapter() {
 fn damaged_weights_are_named() {
     insta::assert_snapshot!(
         refusal(|dir| fs::write(dir.join(WEIGHTS_FILE), b"not tensors").unwrap()),
-        @""
+        @"DIR/adapter_model.safetensors: is not a safetensors file: header too large"
     );
     insta::assert_snapshot!(
         refusal(|dir| {
             let bytes = fs::read(dir.join(WEIGHTS_FILE)).unwrap();
             fs::write(dir.join(WEIGHTS_FILE), &bytes[..bytes.len() - 5]).unwrap();
         }),
-        @""
+        @"DIR/adapter_model.safetensors: is not a safetensors file: incomplete metadata, file not fully covered"
     );
     let gone = refusal(|dir| fs::remove_file(dir.join(WEIGHTS_FILE)).unwrap());
-    assert!(gone.starts_with("DIR/adapter_model.safetensors: "), "{gone}");
+    assert!(
+        gone.starts_with("DIR/adapter_model.safetensors: "),
+        "{gone}"
+    );
 }
 
 #[test]
 fn a_rank_unlike_the_configurations_is_told_with_both() {
     insta::assert_snapshot!(
         refusal(|dir| edit_config(dir, |config| config["rank_pattern"]["layers\\.1"] = json!(5))),
-        @""
+        @"DIR/adapter_model.safetensors: module `layers.1`: A is [3, 7] and B [6, 3], but adapter_config.json gives it rank 5"
     );
 }
 
@@ -444,26 +544,25 @@ fn a_rank_unlike_the_configurations_is_told_with_both() {
 fn a_missing_or_foreign_tensor_is_named() {
     insta::assert_snapshot!(
         refusal(|dir| rename(dir, |name| (!name.contains("head.lora_B")).then(|| name.into()))),
-        @""
+        @"DIR/adapter_model.safetensors: tensor `base_model.model.head.lora_B.weight` is missing"
     );
     insta::assert_snapshot!(
         refusal(|dir| rename(dir, |name| Some(name.replace("head.lora_B", "head.lora_magnitude")))),
-        @""
+        @"DIR/adapter_model.safetensors: tensor `base_model.model.head.lora_magnitude.weight` is not `base_model.model.<module>.lora_A.weight` or `.lora_B.weight`"
     );
 }
 
 #[test]
 fn options_that_change_the_formula_are_refused_by_name() {
-    let with = |key: &str, value: Value| {
-        refusal(|dir| edit_config(dir, |config| config[key] = value))
-    };
+    let with =
+        |key: &str, value: Value| refusal(|dir| edit_config(dir, |config| config[key] = value));
     insta::assert_snapshot!(
         with("use_dora", json!(true)),
-        @""
+        @"DIR/adapter_config.json: `use_dora` is true, which is not supported"
     );
     insta::assert_snapshot!(
         with("peft_type", json!("ADALORA")),
-        @""
+        @"DIR/adapter_config.json: peft_type is ADALORA; only LORA is supported"
     );
     for (key, value) in [
         ("fan_in_fan_out", json!(true)),
@@ -472,7 +571,10 @@ fn options_that_change_the_formula_are_refused_by_name() {
         ("lora_bias", json!(true)),
     ] {
         let message = with(key, value);
-        assert!(message.contains(CONFIG_FILE) && message.contains(&format!("`{key}`")), "{message}");
+        assert!(
+            message.contains(CONFIG_FILE) && message.contains(&format!("`{key}`")),
+            "{message}"
+        );
     }
 }
 
@@ -484,7 +586,7 @@ fn a_sidecar_of_other_files_is_refused() {
             let keep = |name: &str| (!name.contains("head")).then(|| name.to_string());
             rename(dir, keep);
         }),
-        @""
+        @"DIR/l1ra_adapter.safetensors: does not belong to the adapter_model.safetensors beside it (3 modules here, 2 there); remove it to load the PEFT files alone"
     );
     // The same modules, trained again by a program that does not know the sidecar.
     let retrained = |ranks: [usize; 3]| {
@@ -499,26 +601,26 @@ fn a_sidecar_of_other_files_is_refused() {
     };
     insta::assert_snapshot!(
         retrained([2, 3, 4]),
-        @""
+        @"DIR/l1ra_adapter.safetensors: does not belong to the adapter_model.safetensors beside it (module `head` has other values there); remove it to load the PEFT files alone"
     );
     insta::assert_snapshot!(
         retrained([1, 3, 4]),
-        @""
+        @"DIR/l1ra_adapter.safetensors: does not belong to the adapter_model.safetensors beside it (module `head` has other values there); remove it to load the PEFT files alone"
     );
     // The scale changed by hand.
     insta::assert_snapshot!(
         refusal(|dir| edit_config(dir, |config| config["lora_alpha"] = json!(12))),
-        @""
+        @"DIR/l1ra_adapter.safetensors: does not belong to the adapter_model.safetensors beside it (module `head` has other values there); remove it to load the PEFT files alone"
     );
     insta::assert_snapshot!(
         refusal(|dir| fs::write(dir.join(SIDECAR_FILE), b"broken").unwrap()),
-        @""
+        @"DIR/l1ra_adapter.safetensors: is not a safetensors file: header too small"
     );
     insta::assert_snapshot!(
         refusal(|dir| {
             fs::copy(dir.join(WEIGHTS_FILE), dir.join(SIDECAR_FILE)).unwrap();
         }),
-        @""
+        @"DIR/l1ra_adapter.safetensors: has no `l1ra` entry; it is not a sidecar of this program"
     );
 }
 
@@ -540,23 +642,26 @@ fn install(path: &str, dims: [usize; 2]) -> String {
 
 #[test]
 fn an_adapter_for_another_model_is_told_apart() {
-    assert_eq!(linear_paths(&mut Small::new(1, &flex())), SMALL.map(|(path, _)| path));
+    assert_eq!(
+        linear_paths(&mut Small::new(1, &flex())),
+        SMALL.map(|(path, _)| path)
+    );
     insta::assert_snapshot!(
         install("layers.2", [6, 4]),
-        @""
+        @"target `layers.2` matches no linear layer of this model; nearest: layers.0, layers.1, head"
     );
     insta::assert_snapshot!(
         install("haed", [6, 4]),
-        @""
+        @"target `haed` matches no linear layer of this model; nearest: head, 0, 1"
     );
     // The end of a path is not the path.
     insta::assert_snapshot!(
         install("1", [7, 6]),
-        @""
+        @"target `1` matches no linear layer of this model; nearest: head, layers.0, layers.1"
     );
     insta::assert_snapshot!(
         install("head", [6, 5]),
-        @""
+        @"adapter `head`: was trained for a layer [6, 5]; this layer is [6, 4]"
     );
 }
 
@@ -569,7 +674,7 @@ fn values_that_are_not_finite_are_not_saved() {
         save_adapter_data(&adapters, &config, Layout::Folded, "tiny", dir.path()).unwrap_err();
     insta::assert_snapshot!(
         error.to_string(),
-        @""
+        @"adapter `model.layers.1.mlp.up_proj`: B holds NaN; not saved (has the loss diverged?)"
     );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -621,5 +726,8 @@ fn damaged_files_never_panic() {
         }
         load_adapter(dir.path()).unwrap();
     }
-    assert!(cases > 500 && refused > cases / 2, "{refused} of {cases} refused");
+    assert!(
+        cases > 500 && refused > cases / 2,
+        "{refused} of {cases} refused"
+    );
 }

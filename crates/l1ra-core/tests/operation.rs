@@ -1,6 +1,8 @@
 //! Proves that the adapter's operation has the values and gradients of its formula on every CPU
 //! backend, alone and inside a layer.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
@@ -74,7 +76,10 @@ impl Case {
         assert_eq!(y.is_tracked(), tracked.contains(&true));
         let out = values(&y);
         if !y.is_tracked() {
-            return Outcome { y: out, grads: Default::default() };
+            return Outcome {
+                y: out,
+                grads: Default::default(),
+            };
         }
         let weights = tensor(&self.w, [n, d_out], device);
         let grads = (y * weights).sum().backward();
@@ -94,8 +99,9 @@ impl Case {
         for t in 0..n {
             for k in 0..r {
                 let h: f64 = (0..d_in).map(|i| x[t * d_in + i] * a[i * r + k]).sum();
-                let out: f64 =
-                    (0..d_out).map(|o| b[k * d_out + o] * f64::from(self.w[t * d_out + o])).sum();
+                let out: f64 = (0..d_out)
+                    .map(|o| b[k * d_out + o] * f64::from(self.w[t * d_out + o]))
+                    .sum();
                 loss += h * g[k] * out;
             }
         }
@@ -111,7 +117,10 @@ fn values_and_gradients_are_those_of_the_composition() {
     for (name, device) in devices() {
         for (seed, dims) in SHAPES.into_iter().enumerate() {
             let case = Case::new(dims, seed as u64);
-            for device in [device.clone().autodiff(), device.clone().autodiff().gradient_checkpointing()] {
+            for device in [
+                device.clone().autodiff(),
+                device.clone().autodiff().gradient_checkpointing(),
+            ] {
                 let got = case.run(gated_lora, ALL, &device);
                 let want = case.run(composed, ALL, &device);
                 assert_close(&format!("{name} {dims:?} y"), &got.y, &want.y, 1e-5);
@@ -169,7 +178,10 @@ fn gradients_are_the_central_differences_of_the_operation() {
                         .into_iter()
                         .nth(part)
                         .unwrap()[index] = before;
-                    y.iter().zip(&case.w).map(|(y, w)| f64::from(*y) * f64::from(*w)).sum::<f64>()
+                    y.iter()
+                        .zip(&case.w)
+                        .map(|(y, w)| f64::from(*y) * f64::from(*w))
+                        .sum::<f64>()
                 };
                 want.push(at(1.0) - at(-1.0));
             }
@@ -241,7 +253,10 @@ fn operands_without_autodiff_are_constants() {
         let (a, g) = (a.require_grad(), g.require_grad());
         let y = gated_lora(x, a.clone(), g.clone(), b);
         let grads = (y * tensor(&case.w, [6, 4], &device)).sum().backward();
-        for (part, got) in [(1, values(&a.grad(&grads).unwrap())), (2, values(&g.grad(&grads).unwrap()))] {
+        for (part, got) in [
+            (1, values(&a.grad(&grads).unwrap())),
+            (2, values(&g.grad(&grads).unwrap())),
+        ] {
             assert_close(name, &got, want.grads[part].as_ref().unwrap(), 1e-5);
         }
     }
@@ -344,7 +359,10 @@ impl Layer {
         assert_eq!(y.dtype(), DType::F32);
         let grads = (y.clone() * tensor(&w, out, device)).sum().backward();
         let adapter: &GatedLora = linear.adapter.as_ref().unwrap();
-        assert!(linear.weight.val().grad(&grads).is_none(), "the base is frozen");
+        assert!(
+            linear.weight.val().grad(&grads).is_none(),
+            "the base is frozen"
+        );
         assert!(linear.bias.as_ref().unwrap().val().grad(&grads).is_none());
         assert!(adapter.lora_scale.val().grad(&grads).is_none());
         let got = [
@@ -399,6 +417,11 @@ fn the_dense_update_is_what_the_side_path_adds() {
         assert_close(name, &values(&adapter.delta_weight()), &dense, 1e-6);
         let x = tensor(&numbers.signed(4 * 6), [4, 6], &device);
         let side = values(&adapter.forward(x.clone()));
-        assert_close(name, &values(&x.matmul(adapter.delta_weight())), &side, 1e-5);
+        assert_close(
+            name,
+            &values(&x.matmul(adapter.delta_weight())),
+            &side,
+            1e-5,
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! Proves the invariants of rank plans over random gates, shapes and rules, and that a plan carried
 //! out keeps the bits of everything that survives.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::{BTreeMap, HashMap};
@@ -60,7 +62,11 @@ fn runs(policy: Policy, unit: BudgetUnit) -> impl Strategy<Value = Run> {
                 allow_zero_rank,
                 ..Default::default()
             };
-            Run { adapters, config, seed }
+            Run {
+                adapters,
+                config,
+                seed,
+            }
         },
     )
 }
@@ -81,7 +87,10 @@ fn gates(style: usize, rank: usize, numbers: &mut Numbers) -> Vec<f32> {
         // Raw gates, before any clamp.
         5 => of(0.2, -1.0),
         // Few different values, so that ties are common.
-        _ => of(0.2, 0.0).into_iter().map(|gate: f32| (gate * 3.0).round() / 3.0).collect(),
+        _ => of(0.2, 0.0)
+            .into_iter()
+            .map(|gate: f32| (gate * 3.0).round() / 3.0)
+            .collect(),
     }
 }
 
@@ -102,7 +111,11 @@ fn carry_out(adapters: &mut [AdapterGates], plan: &RankPlan) {
 }
 
 fn held(adapters: &[AdapterGates], plan: &RankPlan, rules: &PlanRules) -> usize {
-    adapters.iter().zip(plan.ranks()).map(|(a, rank)| rank * rules.price(a)).sum()
+    adapters
+        .iter()
+        .zip(plan.ranks())
+        .map(|(a, rank)| rank * rules.price(a))
+        .sum()
 }
 
 /// What holds for every plan of every policy.
@@ -115,7 +128,11 @@ fn check_form(adapters: &[AdapterGates], plan: &RankPlan) -> Result<(), TestCase
         prop_assert_eq!(&change.path, &adapter.path);
         prop_assert_eq!(change.before, adapter.gates.len());
         prop_assert!(change.pruned.is_sorted_by(|a, b| a < b), "{:?}", change);
-        prop_assert!(change.pruned.iter().all(|index| *index < change.before), "{:?}", change);
+        prop_assert!(
+            change.pruned.iter().all(|index| *index < change.before),
+            "{:?}",
+            change
+        );
         prop_assert_eq!(change.added, added);
         let mut all = [change.kept(), change.pruned.clone()].concat();
         all.sort_unstable();
@@ -143,11 +160,19 @@ fn check_l1ra(
         let dead = adapter.gates.iter().filter(|gate| **gate <= 0.0).count();
         let stays = usize::from(!rules.allow_zero_rank && dead == change.before && dead > 0);
         prop_assert_eq!(change.pruned.len(), dead - stays);
-        prop_assert!(change.pruned.iter().all(|index| adapter.gates[*index] <= 0.0));
+        prop_assert!(
+            change
+                .pruned
+                .iter()
+                .all(|index| adapter.gates[*index] <= 0.0)
+        );
     }
     if rules.exclude_pruned && rules.unit == BudgetUnit::Ranks {
         // An adapter that lost a rank is served only when every other one is full.
-        let served = plan.excluded.iter().any(|index| plan.changes[*index].added > 0);
+        let served = plan
+            .excluded
+            .iter()
+            .any(|index| plan.changes[*index].added > 0);
         let waiting = (0..adapters.len())
             .filter(|index| !plan.excluded.contains(index) && !adapters[*index].gates.is_empty());
         prop_assert!(!served || waiting.into_iter().all(|index| !room(index)));
@@ -156,7 +181,11 @@ fn check_l1ra(
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
@@ -304,7 +333,13 @@ fn a_gate_that_is_no_number_is_refused_by_name() {
                 gates,
             };
             let adapters = [adapter("a", vec![1.0, 0.0]), adapter("b", vec![1.0, bad])];
-            let rules = PlanRules::new(&L1raConfig { policy, ..Default::default() }, &adapters);
+            let rules = PlanRules::new(
+                &L1raConfig {
+                    policy,
+                    ..Default::default()
+                },
+                &adapters,
+            );
             let message = plan(&adapters, &rules).unwrap_err().to_string();
             let want = format!("adapter `b`: gate 1 is {bad}; a gate must be a finite number");
             assert!(message.starts_with(&want), "{message}");
@@ -321,7 +356,14 @@ struct Owned {
 fn slices(values: &[f32], columns: usize, by_column: bool) -> Vec<Vec<u32>> {
     if by_column {
         (0..columns)
-            .map(|k| values.iter().skip(k).step_by(columns).map(|v| v.to_bits()).collect())
+            .map(|k| {
+                values
+                    .iter()
+                    .skip(k)
+                    .step_by(columns)
+                    .map(|v| v.to_bits())
+                    .collect()
+            })
             .collect()
     } else {
         values.chunks(columns).map(bits).collect()
@@ -338,12 +380,16 @@ fn moments(optimizer: &ModuleOptimizer) -> Moments {
     for tensor in reader.into_tensors().unwrap() {
         let (name, _, _, id, bytes) = tensor.into_parts().unwrap();
         let id = ParamId::from(id.unwrap());
-        let Some(which) = ["moment_1", "moment_2", "age"].into_iter().find(|m| name.ends_with(m))
+        let Some(which) = ["moment_1", "moment_2", "age"]
+            .into_iter()
+            .find(|m| name.ends_with(m))
         else {
             continue;
         };
-        let values =
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let values = bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
         moments.insert((id, which), values);
     }
     moments
@@ -406,19 +452,28 @@ fn a_plan_carried_out_keeps_the_bits_of_what_survives() {
                 .collect();
             let plan = plan(&adapters, &PlanRules::new(&config, &adapters)).unwrap();
             let before = moments(&optimizer);
-            let initial = views.iter().map(|view| (view.path.clone(), view.rank())).collect();
+            let initial = views
+                .iter()
+                .map(|view| (view.path.clone(), view.rank()))
+                .collect();
             let optimizer = surgery::apply_to_optimizer(&optimizer, &module, &plan).unwrap();
             let mut noise = SeededNoise::new(seed);
-            let module =
-                surgery::apply_to_module(module, &plan, &initial, &mut noise, 0).unwrap();
+            let module = surgery::apply_to_module(module, &plan, &initial, &mut noise, 0).unwrap();
             let after = moments(&optimizer);
             assert_eq!(before.len(), after.len());
-            for ((old, new), change) in views.iter().zip(&walk::adapters(&module)).zip(&plan.changes)
+            for ((old, new), change) in views
+                .iter()
+                .zip(&walk::adapters(&module))
+                .zip(&plan.changes)
             {
                 let what = format!("{name} seed {seed} {change:?}");
                 assert_eq!(new.ids, old.ids, "{what}");
                 assert_eq!(new.rank(), change.after().max(1), "{what}");
-                assert_eq!(bits(&values(&new.scale)), bits(&values(&old.scale)), "{what}");
+                assert_eq!(
+                    bits(&values(&new.scale)),
+                    bits(&values(&old.scale)),
+                    "{what}"
+                );
                 let (old, owned) = (owned(old, &before), owned(new, &after));
                 for (part, (old, new)) in old.parts.iter().zip(&owned.parts).enumerate() {
                     let want: Vec<&Vec<u32>> = change.kept().iter().map(|k| &old[*k]).collect();
@@ -434,10 +489,15 @@ fn a_plan_carried_out_keeps_the_bits_of_what_survives() {
                 }
             }
             for (linear, old) in module.layers.iter().zip(&Small::new(seed, &device).layers) {
-                assert_eq!(bits(&values(&linear.weight.val())), bits(&values(&old.weight.val())));
+                assert_eq!(
+                    bits(&values(&linear.weight.val())),
+                    bits(&values(&old.weight.val()))
+                );
             }
             let adapter = module.head.adapter.as_ref().unwrap();
-            assert!(adapter.lora_a.val().is_require_grad() && adapter.lora_c.val().is_require_grad());
+            assert!(
+                adapter.lora_a.val().is_require_grad() && adapter.lora_c.val().is_require_grad()
+            );
             assert!(adapter.lora_b.val().is_require_grad());
             assert!(!adapter.lora_scale.val().is_require_grad());
         }
@@ -495,8 +555,10 @@ fn a_run_keeps_its_budget_and_an_update_changes_no_output() {
             let grads = GradientsParams::from_grads(loss.backward(), &module);
             module = optimizer.step(0.02, module, grads);
             let before = values(&module.forward(x.clone()));
-            let (next, outcome) =
-                allocator.after_step(module, &mut optimizer).map_err(|(_, error)| error).unwrap();
+            let (next, outcome) = allocator
+                .after_step(module, &mut optimizer)
+                .map_err(|(_, error)| error)
+                .unwrap();
             module = next;
             let due = [5, 10, 15, 20, 25, 30, 35, 40].contains(&step);
             assert_eq!((outcome.step, outcome.plan.is_some()), (step, due));
@@ -522,8 +584,16 @@ fn a_failed_update_leaves_module_and_optimizer_as_they_were() {
     let mut allocator = RankAllocator::new(&module, &config, &adam, 20, 0).unwrap();
     let gates = &mut module.head.adapter.as_mut().unwrap().lora_c;
     *gates = common::set(gates.clone(), &[0.5, f32::NAN]);
-    let (next, _) = allocator.after_step(module, &mut optimizer).map_err(|(_, e)| e).unwrap();
+    let (next, _) = allocator
+        .after_step(module, &mut optimizer)
+        .map_err(|(_, e)| e)
+        .unwrap();
     let (module, error) = allocator.after_step(next, &mut optimizer).unwrap_err();
-    assert!(error.to_string().starts_with("adapter `head`: gate 1 is NaN"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("adapter `head`: gate 1 is NaN"),
+        "{error}"
+    );
     assert_eq!(walk::adapters(&module).len(), 3);
 }

@@ -30,6 +30,7 @@ pub struct RankAllocator {
     optimizer: AdamEConfig,
     schedule: UpdateSchedule,
     rules: PlanRules,
+    paths: Vec<String>,
     initial_ranks: HashMap<String, usize>,
     dormant: HashSet<String>,
     noise: Box<dyn Noise>,
@@ -47,7 +48,8 @@ pub struct StepOutcome {
 }
 
 impl RankAllocator {
-    /// An allocator for `module`, whose adapters' ranks now are the budget.
+    /// An allocator for `module`, whose adapters' ranks now are the budget. The module may be
+    /// wrapped in another afterwards.
     ///
     /// # Errors
     /// A configuration or schedule that cannot work, or a module without adapters.
@@ -71,6 +73,7 @@ impl RankAllocator {
             optimizer: optimizer.clone(),
             schedule,
             rules: PlanRules::new(config, &[]),
+            paths: views.iter().map(|view| view.path.clone()).collect(),
             initial_ranks,
             dormant: HashSet::new(),
             noise: Box::new(SeededNoise::new(config.seed)),
@@ -176,17 +179,27 @@ impl RankAllocator {
     }
 
     fn read_gates(&self, views: &[AdapterView]) -> Result<Vec<AdapterGates>, CoreError> {
+        if views.len() != self.paths.len() {
+            let (seen, known) = (views.len(), self.paths.len());
+            let detail = format!("has {seen} adapters; it had {known} when the run began");
+            return Err(CoreError::adapter("(module)", detail));
+        }
         views
             .iter()
-            .map(|view| {
+            .zip(&self.paths)
+            .map(|(view, path)| {
+                if !surgery::is_same_path(&view.path, path) {
+                    let detail = format!("was at `{path}` when the run began");
+                    return Err(CoreError::adapter(&view.path, detail));
+                }
                 let [d_in, d_out] = view.dims();
-                let asleep = self.dormant.contains(&view.path);
+                let asleep = self.dormant.contains(path);
                 Ok(AdapterGates {
                     d_in,
                     d_out,
-                    initial_rank: *self.initial_ranks.get(&view.path).unwrap_or(&view.rank()),
+                    initial_rank: *self.initial_ranks.get(path).unwrap_or(&view.rank()),
                     gates: if asleep { Vec::new() } else { view.gates()? },
-                    path: view.path.clone(),
+                    path: path.clone(),
                 })
             })
             .collect()

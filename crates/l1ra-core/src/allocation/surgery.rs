@@ -42,23 +42,24 @@ pub fn apply_to_module<M: Module>(
     noise: &mut dyn Noise,
     grown_before: usize,
 ) -> Result<M, CoreError> {
-    let views: HashMap<String, AdapterView> =
-        walk::adapters(&module).into_iter().map(|view| (view.path.clone(), view)).collect();
-    let mut columns: HashMap<&str, Vec<Vec<f32>>> = HashMap::new();
+    let views = walk::adapters(&module);
+    let pairs = pair(&views, plan)?;
+    let mut columns: HashMap<usize, Vec<Vec<f32>>> = HashMap::new();
     for (count, index) in plan.grown.iter().enumerate() {
-        let path = plan.changes[*index].path.as_str();
-        let view = views.get(path).ok_or_else(|| missing(path))?;
+        let (view, change) = pairs.get(*index).ok_or_else(|| missing("(grown)"))?;
+        let path = change.path.as_str();
         let initial = *initial_ranks.get(path).ok_or_else(|| missing(path))? as f32;
         let mut column = noise.column(path, grown_before + count, view.dims()[0]);
         column.iter_mut().for_each(|value| *value /= initial);
-        columns.entry(path).or_default().push(column);
+        columns.entry(*index).or_default().push(column);
     }
     let mut surgeon = Surgeon { path: Vec::new(), changes: HashMap::new() };
-    for change in plan.changes.iter().filter(|change| change.is_change()) {
-        let view = views.get(&change.path).ok_or_else(|| missing(&change.path))?;
-        check(change, view)?;
-        let new_columns = columns.remove(change.path.as_str()).unwrap_or_default();
-        surgeon.changes.insert(change.path.clone(), (change.clone(), new_columns));
+    for (index, (view, change)) in pairs.iter().enumerate() {
+        if change.is_change() {
+            check(change, view)?;
+            let new_columns = columns.remove(&index).unwrap_or_default();
+            surgeon.changes.insert(view.path.clone(), ((*change).clone(), new_columns));
+        }
     }
     Ok(module.map(&mut surgeon))
 }
@@ -76,21 +77,41 @@ pub fn apply_to_optimizer<M: Module>(
     module: &M,
     plan: &RankPlan,
 ) -> Result<ModuleOptimizer, CoreError> {
-    let changes: HashMap<&str, &RankChange> = plan
-        .changes
-        .iter()
-        .filter(|change| change.is_change())
-        .map(|change| (change.path.as_str(), change))
-        .collect();
+    let views = walk::adapters(module);
     let mut edits = HashMap::new();
-    for view in walk::adapters(module) {
-        let Some(change) = changes.get(view.path.as_str()) else { continue };
+    for (view, change) in pair(&views, plan)? {
+        if !change.is_change() {
+            continue;
+        }
         for (id, axis) in view.ids.iter().zip([1, 0, 0]) {
             let (kept, added) = slots(change);
             edits.insert(id.val(), Edit { axis, kept, added });
         }
     }
     edit_moments(optimizer, &edits)
+}
+
+/// Each adapter with its change, by position. The module may be wrapped in another since the plan's
+/// paths were taken: its paths must end with the plan's.
+fn pair<'a>(
+    views: &'a [AdapterView],
+    plan: &'a RankPlan,
+) -> Result<Vec<(&'a AdapterView, &'a RankChange)>, CoreError> {
+    if views.len() != plan.changes.len() {
+        let detail =
+            format!("has {} adapters; the plan is for {}", views.len(), plan.changes.len());
+        return Err(CoreError::adapter("(module)", detail));
+    }
+    let pairs = views.iter().zip(&plan.changes);
+    match pairs.clone().find(|(view, change)| !is_same_path(&view.path, &change.path)) {
+        Some((_, change)) => Err(missing(&change.path)),
+        None => Ok(pairs.collect()),
+    }
+}
+
+/// Whether `path` is `known`, or `known` within a wrapping module.
+pub(crate) fn is_same_path(path: &str, known: &str) -> bool {
+    path == known || path.strip_suffix(known).is_some_and(|prefix| prefix.ends_with('.'))
 }
 
 fn missing(path: &str) -> CoreError {

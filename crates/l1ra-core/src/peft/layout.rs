@@ -1,6 +1,6 @@
 //! [`Layout`]: the three ways to write mixed ranks, and who reads them right.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Reverse, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -62,7 +62,10 @@ impl Layout {
         let mut ranks = Map::new();
         let mut alphas = Map::new();
         let mut tensors = Vec::with_capacity(2 * alive.len());
-        for adapter in &alive {
+        // Longest path first: the key `b` matches `a.b` as well, and readers take the first match.
+        let mut longest_first = alive.clone();
+        longest_first.sort_by_key(|adapter| Reverse(adapter.path.len()));
+        for adapter in longest_first {
             let (rank, scale) = (adapter.rank(), f64::from(adapter.scale));
             let key = adapter.path.replace('.', r"\.");
             let (fold, width) = match self {

@@ -1,7 +1,7 @@
 //! Adapter files in: our own (with the sidecar) and plain PEFT LoRA.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     path::Path,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     config::L1raConfig,
     error::CoreError,
     peft::{CONFIG_FILE, PREFIX, SIDECAR_FILE, WEIGHTS_FILE, files, sidecar},
-    target::{Pattern, first_match},
+    target::{Pattern, first_match, unknown},
     walk::AdapterData,
 };
 
@@ -193,18 +193,47 @@ fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 
 /// A sidecar must belong to the PEFT files beside it.
 fn check_pair(path: &Path, plain: &AdapterSet, own: &AdapterSet) -> Result<(), CoreError> {
-    let paths: HashSet<&str> = own.adapters.iter().map(|a| a.path.as_str()).collect();
+    let by_path: HashMap<&str, &AdapterData> =
+        own.adapters.iter().map(|adapter| (adapter.path.as_str(), adapter)).collect();
     let alive = own.adapters.iter().filter(|a| a.c.iter().any(|gate| *gate != 0.0)).count();
-    let known = plain.adapters.iter().all(|adapter| paths.contains(adapter.path.as_str()));
-    if known && alive == plain.adapters.len() {
-        return Ok(());
+    let known = plain.adapters.iter().all(|plain| by_path.contains_key(plain.path.as_str()));
+    if !known || alive != plain.adapters.len() {
+        let detail = format!(
+            "does not belong to the {WEIGHTS_FILE} beside it ({alive} modules here, {} there); \
+             remove it to load the PEFT files alone",
+            plain.adapters.len()
+        );
+        return Err(CoreError::file(path, detail));
     }
-    let detail = format!(
-        "does not belong to the {WEIGHTS_FILE} beside it ({alive} modules here, {} there); \
-         remove it to load the PEFT files alone",
-        plain.adapters.len()
-    );
-    Err(CoreError::file(path, detail))
+    let differs = |plain: &&AdapterData| !is_folded_from(plain, by_path[plain.path.as_str()]);
+    if let Some(adapter) = plain.adapters.iter().find(differs) {
+        let detail = format!(
+            "does not belong to the {WEIGHTS_FILE} beside it (module `{}` has other values there); \
+             remove it to load the PEFT files alone",
+            adapter.path
+        );
+        return Err(CoreError::file(path, detail));
+    }
+    Ok(())
+}
+
+/// Whether `plain` is `own` with gates folded into B and perhaps zero ranks after it: the same A,
+/// and `s·B` up to rounding.
+fn is_folded_from(plain: &AdapterData, own: &AdapterData) -> bool {
+    let (rank, width, d_out) = (own.rank(), plain.rank(), own.d_out);
+    if (plain.d_in, plain.d_out) != (own.d_in, d_out) || width < rank {
+        return false;
+    }
+    let same_a = |(plain, own): (&[f32], &[f32])| plain[..rank] == *own;
+    let same_b = |index: usize| {
+        let want =
+            f64::from(own.scale) * f64::from(own.c[index / d_out]) * f64::from(own.b[index]);
+        let got = f64::from(plain.scale) * f64::from(plain.b[index]);
+        (got - want).abs() <= 1e-5 * want.abs().max(1e-30)
+    };
+    plain.a.chunks_exact(width).zip(own.a.chunks_exact(rank)).all(same_a)
+        && (0..rank * d_out).all(same_b)
+        && plain.b[rank * d_out..].iter().all(|value| *value == 0.0)
 }
 
 /// Puts the adapters of `set` on the layers of `module`, in place of those it may have.
@@ -225,10 +254,7 @@ pub fn install_adapters(
     for adapter in &set.adapters {
         let seen = [adapter.d_in, adapter.d_out];
         match shapes.get(&adapter.path) {
-            None => {
-                let targets = crate::Targets::Names(vec![adapter.path.clone()]);
-                targets.select(&linears)?;
-            }
+            None => return Err(unknown(&adapter.path, &linears).into()),
             Some(shape) if *shape != seen => {
                 let detail = format!("was trained for a layer {seen:?}; this layer is {shape:?}");
                 return Err(CoreError::adapter(&adapter.path, detail));

@@ -16,7 +16,9 @@ use rand_chacha::ChaCha8Rng;
 
 /// Every CPU backend of this build, by name.
 pub(crate) fn devices() -> Vec<(&'static str, Device)> {
-    ["flex", "ndarray"].map(|name| (name, parse_device(name).unwrap())).to_vec()
+    ["flex", "ndarray"]
+        .map(|name| (name, parse_device(name).unwrap()))
+        .to_vec()
 }
 
 pub(crate) fn flex() -> Device {
@@ -43,13 +45,21 @@ impl Numbers {
 
     /// `count` numbers in `[-1, 1)`.
     pub(crate) fn signed(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| (2.0 * self.unit() - 1.0) as f32).collect()
+        (0..count)
+            .map(|_| (2.0 * self.unit() - 1.0) as f32)
+            .collect()
     }
 
     /// `count` gates in `[0, 1)`, about a third of them exactly zero.
     pub(crate) fn gates(&mut self, count: usize) -> Vec<f32> {
         (0..count)
-            .map(|_| if self.unit() < 0.33 { 0.0 } else { self.unit() as f32 })
+            .map(|_| {
+                if self.unit() < 0.33 {
+                    0.0
+                } else {
+                    self.unit() as f32
+                }
+            })
             .collect()
     }
 
@@ -60,12 +70,21 @@ impl Numbers {
     }
 }
 
-pub(crate) fn tensor<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) -> Tensor<D> {
+pub(crate) fn tensor<const D: usize>(
+    values: &[f32],
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
 }
 
 pub(crate) fn values<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
-    tensor.clone().into_data().convert::<f32>().try_into_vec().unwrap()
+    tensor
+        .clone()
+        .into_data()
+        .convert::<f32>()
+        .try_into_vec()
+        .unwrap()
 }
 
 pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
@@ -82,15 +101,24 @@ pub(crate) fn assert_close<G: Into<f64> + Copy, W: Into<f64> + Copy>(
 ) {
     assert_eq!(got.len(), want.len(), "{what}: number of values");
     let worst = difference(got, want);
-    assert!(worst <= bound, "{what}: differs by {worst:e} of the largest value; bound {bound:e}");
+    assert!(
+        worst <= bound,
+        "{what}: differs by {worst:e} of the largest value; bound {bound:e}"
+    );
 }
 
 /// The largest difference, relative to the largest of `want`.
 pub(crate) fn difference<G: Into<f64> + Copy, W: Into<f64> + Copy>(got: &[G], want: &[W]) -> f64 {
     let size = want.iter().map(|w| (*w).into().abs()).fold(0.0, f64::max);
     let pairs = got.iter().zip(want);
-    let gap = pairs.map(|(g, w)| ((*g).into() - (*w).into()).abs()).fold(0.0, f64::max);
-    if gap == 0.0 { 0.0 } else { gap / size.max(f64::MIN_POSITIVE) }
+    let gap = pairs
+        .map(|(g, w)| ((*g).into() - (*w).into()).abs())
+        .fold(0.0, f64::max);
+    if gap == 0.0 {
+        0.0
+    } else {
+        gap / size.max(f64::MIN_POSITIVE)
+    }
 }
 
 /// A model of three linear layers, two of them with a bias, all of other sizes.
@@ -121,12 +149,20 @@ impl Small {
             AdaptedLinear::new(weight, bias)
         };
         let layers = vec![layer(SMALL[0].1, true), layer(SMALL[1].1, false)];
-        Self { layers, head: layer(SMALL[2].1, true) }
+        Self {
+            layers,
+            head: layer(SMALL[2].1, true),
+        }
     }
 
     /// With fresh adapters of the ranks that are given.
     pub(crate) fn adapted(seed: u64, ranks: [usize; 3], device: &Device) -> (Self, L1raConfig) {
-        let mut config = L1raConfig { rank: ranks[0], alpha: 6.0, seed, ..Default::default() };
+        let mut config = L1raConfig {
+            rank: ranks[0],
+            alpha: 6.0,
+            seed,
+            ..Default::default()
+        };
         for ((path, _), rank) in SMALL.iter().zip(ranks) {
             config.rank_pattern.insert(path.replace('.', r"\."), rank);
         }
@@ -138,17 +174,26 @@ impl Small {
     /// With trained-looking adapters: A, B and the gates are all random.
     pub(crate) fn trained(seed: u64, ranks: [usize; 3], device: &Device) -> (Self, L1raConfig) {
         let (module, config) = Self::adapted(seed, ranks, device);
-        let mut scramble = Scramble { path: Vec::new(), numbers: Numbers::new(seed ^ 0x5eed) };
+        let mut scramble = Scramble {
+            path: Vec::new(),
+            numbers: Numbers::new(seed ^ 0x5eed),
+        };
         (module.map(&mut scramble), config)
     }
 
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let hidden = self.layers.iter().fold(x, |x, layer| layer.forward(x).tanh());
+        let hidden = self
+            .layers
+            .iter()
+            .fold(x, |x, layer| layer.forward(x).tanh());
         self.head.forward(hidden)
     }
 
     pub(crate) fn data(&self) -> Vec<AdapterData> {
-        walk::adapters(self).iter().map(|view| view.data().unwrap()).collect()
+        walk::adapters(self)
+            .iter()
+            .map(|view| view.data().unwrap())
+            .collect()
     }
 }
 
@@ -185,13 +230,22 @@ pub(crate) fn set<const D: usize>(param: Param<Tensor<D>>, new: &[f32]) -> Param
     let tracked = param.is_require_grad();
     param.map(|old| {
         let next = tensor(new, old.dims(), &old.device().inner());
-        let next = if old.is_autodiff() { next.autodiff() } else { next };
+        let next = if old.is_autodiff() {
+            next.autodiff()
+        } else {
+            next
+        };
         next.set_require_grad(tracked)
     })
 }
 
 /// An adapter of random values.
-pub(crate) fn random_adapter(path: &str, dims: [usize; 2], rank: usize, n: &mut Numbers) -> AdapterData {
+pub(crate) fn random_adapter(
+    path: &str,
+    dims: [usize; 2],
+    rank: usize,
+    n: &mut Numbers,
+) -> AdapterData {
     let [d_in, d_out] = dims;
     AdapterData {
         path: path.into(),
@@ -206,7 +260,15 @@ pub(crate) fn random_adapter(path: &str, dims: [usize; 2], rank: usize, n: &mut 
 
 /// `s · (A ∘ c)·B` in f64, `[d_in, d_out]` row-major.
 pub(crate) fn dense(adapter: &AdapterData) -> Vec<f64> {
-    let AdapterData { d_in, d_out, a, c, b, scale, .. } = adapter;
+    let AdapterData {
+        d_in,
+        d_out,
+        a,
+        c,
+        b,
+        scale,
+        ..
+    } = adapter;
     let rank = c.len();
     let mut delta = vec![0.0; d_in * d_out];
     for i in 0..*d_in {
@@ -222,7 +284,15 @@ pub(crate) fn dense(adapter: &AdapterData) -> Vec<f64> {
 
 /// The module that [`random_adapter`]'s values make.
 pub(crate) fn gated(adapter: &AdapterData, device: &Device) -> GatedLora {
-    let AdapterData { d_in, d_out, a, c, b, scale, .. } = adapter;
+    let AdapterData {
+        d_in,
+        d_out,
+        a,
+        c,
+        b,
+        scale,
+        ..
+    } = adapter;
     let rank = c.len();
     GatedLora::from_data(
         TensorData::new(a.clone(), [*d_in, rank]),

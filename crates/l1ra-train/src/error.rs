@@ -1,0 +1,79 @@
+//! Errors of this crate.
+
+use std::path::PathBuf;
+
+use l1ra_core::{ConfigError, CoreError};
+use l1ra_models::ModelError;
+
+/// Anything that can stop a run.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A setting outside its range.
+    #[error("{field} = {seen}: {expected}")]
+    Option {
+        /// Name of the setting.
+        field: &'static str,
+        /// The value as it was given.
+        seen: String,
+        /// What it takes instead.
+        expected: String,
+    },
+    /// Data that cannot be used.
+    #[error("{path}: {detail}", path = path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What was seen, where, and what was expected.
+        detail: String,
+    },
+    /// A line of a data file that cannot be used.
+    #[error("{path}, line {line}: {detail}", path = path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What was seen and what was expected.
+        detail: String,
+    },
+    /// A file that could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Adapters, their surgery or their files.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// The model, its tokenizer or its template.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A number that is not finite, or a failure within Burn's training.
+    #[error("training stopped at step {step}: {detail}")]
+    Stopped {
+        /// Optimizer step, from 1.
+        step: usize,
+        /// What was seen.
+        detail: String,
+    },
+}
+
+impl From<ConfigError> for TrainError {
+    fn from(error: ConfigError) -> Self {
+        Self::Core(error.into())
+    }
+}
+
+impl TrainError {
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    /// Whether the user's input is at fault, found before any long work: programs exit with 2.
+    pub fn is_users_mistake(&self) -> bool {
+        !matches!(self, Self::Stopped { .. })
+    }
+}

@@ -1,0 +1,45 @@
+//! Loss and perplexity of a model on data.
+
+use burn::{data::dataloader::DataLoader, train::InferenceStep};
+use serde::{Deserialize, Serialize};
+
+use crate::{data::TokenBatch, error::TrainError, model::LossOutput};
+
+/// Cross-entropy over all target tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalResult {
+    /// Sum over all target tokens, divided by their number.
+    pub loss: f64,
+    /// `exp(loss)`.
+    pub perplexity: f64,
+    /// Target tokens.
+    pub tokens: usize,
+}
+
+/// Evaluates `model`, which should be on a plain device (`model.valid()`), on all of `data`.
+///
+/// # Errors
+/// Data that cannot be read, or a loss that is not finite.
+pub fn evaluate<M>(model: &M, data: &dyn DataLoader<TokenBatch>) -> Result<EvalResult, TrainError>
+where
+    M: InferenceStep<Input = TokenBatch, Output = LossOutput>,
+{
+    let (mut sum, mut tokens) = (0.0, 0);
+    for batch in data.iter() {
+        let batch = batch.map_err(|error| stopped(format!("evaluation data: {error}")))?;
+        let output = model.step(batch);
+        if output.targets > 0 {
+            sum += output.sum();
+            tokens += output.targets;
+        }
+    }
+    let loss = sum / tokens.max(1) as f64;
+    if !loss.is_finite() {
+        return Err(stopped(format!("the evaluation loss is {loss}")));
+    }
+    Ok(EvalResult { loss, perplexity: loss.exp(), tokens })
+}
+
+fn stopped(detail: String) -> TrainError {
+    TrainError::Stopped { step: 0, detail }
+}

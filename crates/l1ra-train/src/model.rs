@@ -1,0 +1,144 @@
+//! [`FineTune`]: a language model with adapters, as a Burn learner.
+
+use burn::{
+    lr_scheduler::module_lr_scheduler::ModuleLearningRate,
+    module::Module,
+    optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams},
+    tensor::{ExecutionError, Tensor},
+    train::{
+        InferenceStep, ItemLazy, TrainOutput, TrainStep,
+        metric::{Adaptor, LossInput},
+    },
+};
+use l1ra_models::CausalLm;
+
+use crate::{callback::RankCallback, data::TokenBatch, loss::cross_entropy_sum};
+
+/// What one forward gives: the loss summed over targets, and their number.
+#[derive(Clone, Debug)]
+pub struct LossOutput {
+    /// Sum of the cross-entropy over targets, `[1]`.
+    pub loss_sum: Tensor<1>,
+    /// Number of targets.
+    pub targets: usize,
+    /// Number of tokens, padding not counted.
+    pub tokens: usize,
+}
+
+impl LossOutput {
+    /// The sum on the host.
+    pub fn sum(&self) -> f64 {
+        f64::from(self.loss_sum.clone().into_scalar::<f32>())
+    }
+}
+
+impl ItemLazy for LossOutput {
+    fn sync(self) -> Result<Self, ExecutionError> {
+        Ok(self)
+    }
+}
+
+impl Adaptor<LossInput> for LossOutput {
+    fn adapt(&self) -> LossInput {
+        LossInput::new(self.loss_sum.clone().div_scalar(self.targets.max(1) as f64))
+    }
+}
+
+/// What the loss of a micro-batch is divided by before its backward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reduction {
+    /// Nothing: the strategy divides the gradients of a whole window by its targets.
+    #[default]
+    Sum,
+    /// The micro-batch's own targets: for Burn's built-in strategies.
+    Mean,
+}
+
+/// A language model whose adapters are trained, with rank reallocation in its optimizer step.
+#[derive(Module, Debug)]
+pub struct FineTune {
+    /// The model.
+    pub lm: CausalLm,
+    #[module(skip)]
+    ranks: Option<RankCallback>,
+    #[module(skip)]
+    reduction: Reduction,
+}
+
+impl FineTune {
+    /// A learner around `lm`, for [`StepStrategy`](crate::StepStrategy).
+    pub fn new(lm: CausalLm, ranks: Option<RankCallback>) -> Self {
+        Self { lm, ranks, reduction: Reduction::Sum }
+    }
+
+    /// The same with another reduction.
+    pub fn with_reduction(self, reduction: Reduction) -> Self {
+        Self { reduction, ..self }
+    }
+
+    /// The loss of a batch. Logits are made for rows with a target only.
+    pub fn loss(&self, batch: TokenBatch) -> LossOutput {
+        let TokenBatch { ids, rows, targets, target_count, token_count } = batch;
+        let device = ids.device();
+        let loss_sum = match (rows, targets) {
+            (Some(rows), Some(targets)) => {
+                let hidden = self.lm.hidden(ids, None).flatten::<2>(0, 1); // [tokens, hidden]
+                cross_entropy_sum(self.lm.logits(hidden.select(0, rows)), targets)
+            }
+            _ => Tensor::zeros([1], &device),
+        };
+        LossOutput { loss_sum, targets: target_count, tokens: token_count }
+    }
+}
+
+impl TrainStep for FineTune {
+    type Input = TokenBatch;
+    type Output = LossOutput;
+
+    fn step(&self, batch: TokenBatch) -> TrainOutput<LossOutput> {
+        let output = self.loss(batch);
+        if output.targets == 0 {
+            return TrainOutput { grads: GradientsParams::new(), item: output };
+        }
+        let loss = match self.reduction {
+            Reduction::Sum => output.loss_sum.clone(),
+            Reduction::Mean => output.loss_sum.clone().div_scalar(output.targets as f64),
+        };
+        let grads = loss.backward();
+        let item = LossOutput { loss_sum: output.loss_sum.inner(), ..output };
+        TrainOutput::new(self, grads, item)
+    }
+
+    fn optimize(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        match self.ranks.clone() {
+            Some(ranks) => ranks.optimize(self, optim, lr, grads),
+            None => optim.step(lr, self, grads),
+        }
+    }
+
+    fn optimize_multi(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr: ModuleLearningRate,
+        grads: MultiGradientsParams,
+    ) -> Self {
+        match self.ranks.clone() {
+            Some(ranks) => ranks.optimize_multi(self, optim, lr, grads),
+            None => optim.step_multi(lr, self, grads),
+        }
+    }
+}
+
+impl InferenceStep for FineTune {
+    type Input = TokenBatch;
+    type Output = LossOutput;
+
+    fn step(&self, batch: TokenBatch) -> LossOutput {
+        self.loss(batch)
+    }
+}

@@ -1,0 +1,132 @@
+//! [`TrainOptions`]: the settings of a run.
+
+use l1ra_core::{L1raConfig, optim::AdamEConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::{data::TrainOn, error::TrainError, schedule::Shape};
+
+/// Settings of a run, checked before anything is loaded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainOptions {
+    /// Adapters and rank allocation.
+    pub adapters: L1raConfig,
+    /// Optimizer.
+    pub optimizer: AdamEConfig,
+    /// Optimizer steps of the run.
+    pub steps: usize,
+    /// Rows of a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches of an optimizer step. Gradients are normalised by the target tokens of all of
+    /// them together.
+    pub accumulation: usize,
+    /// Tokens of a row; longer samples are cut, and counted.
+    pub max_length: usize,
+    /// Which tokens the loss is taken on.
+    pub train_on: TrainOn,
+    /// Peak learning rate of A and B. Gates have their own, constant one (`adapters.eta_c`).
+    pub lr: f64,
+    /// Course of the learning rate after the warm-up.
+    pub schedule: Shape,
+    /// Steps over which the learning rate rises from 0.
+    pub warmup_steps: usize,
+    /// Largest global gradient norm; 0: no clipping.
+    pub max_grad_norm: f64,
+    /// Steps between evaluations; 0: only before and after.
+    pub eval_every: usize,
+    /// Seed of shuffling and dropout. Adapters have their own (`adapters.seed`).
+    pub seed: u64,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self {
+            adapters: L1raConfig::default(),
+            optimizer: AdamEConfig::default(),
+            steps: 100,
+            batch_size: 8,
+            accumulation: 1,
+            max_length: 512,
+            train_on: TrainOn::Completions,
+            lr: 5e-4,
+            schedule: Shape::Cosine,
+            warmup_steps: 10,
+            max_grad_norm: 1.0,
+            eval_every: 0,
+            seed: 0,
+        }
+    }
+}
+
+impl TrainOptions {
+    /// Checks every value that needs no model and no data.
+    ///
+    /// # Errors
+    /// The first value outside its range, or a rank schedule that could not work.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        self.adapters.validate()?;
+        at_least("steps", self.steps, 1)?;
+        at_least("batch_size", self.batch_size, 1)?;
+        at_least("accumulation", self.accumulation, 1)?;
+        at_least("max_length", self.max_length, 2)?;
+        number("lr", self.lr, self.lr > 0.0, "a positive number")?;
+        let clip = self.max_grad_norm;
+        number("max_grad_norm", clip, clip >= 0.0, "zero (no clipping) or a positive number")?;
+        let decay = self.optimizer.weight_decay;
+        number("weight_decay", decay, decay >= 0.0, "zero or a positive number")?;
+        if self.warmup_steps >= self.steps {
+            let expected = format!("fewer than the {} steps of the run", self.steps);
+            return Err(wrong("warmup_steps", self.warmup_steps, expected));
+        }
+        for (field, beta) in [("beta_1", self.optimizer.beta_1), ("beta_2", self.optimizer.beta_2)]
+        {
+            number(field, beta, (0.0..1.0).contains(&beta), "a number in [0, 1)")?;
+        }
+        let epsilon = self.optimizer.epsilon;
+        number("epsilon", epsilon, epsilon > 0.0, "a positive number")?;
+        l1ra_core::allocation::UpdateSchedule::new(&self.adapters, self.steps, self.warmup_steps)?;
+        Ok(())
+    }
+}
+
+fn at_least(field: &'static str, seen: usize, least: usize) -> Result<(), TrainError> {
+    if seen >= least { Ok(()) } else { Err(wrong(field, seen, format!("at least {least}"))) }
+}
+
+fn number(
+    field: &'static str,
+    seen: f64,
+    holds: bool,
+    expected: &str,
+) -> Result<(), TrainError> {
+    if seen.is_finite() && holds { Ok(()) } else { Err(wrong(field, seen, expected)) }
+}
+
+fn wrong(field: &'static str, seen: impl ToString, expected: impl Into<String>) -> TrainError {
+    TrainError::Option { field, seen: seen.to_string(), expected: expected.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        TrainOptions::default().validate().unwrap();
+    }
+
+    #[test]
+    fn bad_values_name_the_field_and_the_remedy() {
+        let message = |options: TrainOptions| options.validate().unwrap_err().to_string();
+        let options = TrainOptions { steps: 0, ..Default::default() };
+        assert_eq!(message(options), "steps = 0: at least 1");
+        let options = TrainOptions { warmup_steps: 100, ..Default::default() };
+        assert_eq!(message(options), "warmup_steps = 100: fewer than the 100 steps of the run");
+        let mut options = TrainOptions { steps: 20, warmup_steps: 2, ..Default::default() };
+        options.adapters.update_ratio = 0.01;
+        assert!(message(options).contains("more updates than the 20 optimizer steps"));
+        let mut options = TrainOptions::default();
+        options.adapters.rank = 0;
+        assert!(message(options).starts_with("rank = 0"));
+    }
+}
