@@ -120,18 +120,33 @@ impl L1raConfig {
                 "a rank is at least 1; leave the layer out of `targets` instead",
             ));
         }
-        check(self.rank >= 1, "rank", self.rank, "an adapter has a rank of at least 1")?;
+        check(
+            self.rank >= 1,
+            "rank",
+            self.rank,
+            "an adapter has a rank of at least 1",
+        )?;
         for alpha in self.alpha_pattern.values().chain([&self.alpha]) {
             check(positive(*alpha), "alpha", alpha, "a positive number")?;
         }
-        check((0.0..1.0).contains(&self.dropout), "dropout", self.dropout, "a number in [0, 1)")?;
+        check(
+            (0.0..1.0).contains(&self.dropout),
+            "dropout",
+            self.dropout,
+            "a number in [0, 1)",
+        )?;
         check(
             self.lambda.is_finite() && self.lambda >= 0.0,
             "lambda",
             self.lambda,
             "zero or a positive number",
         )?;
-        check(positive(self.eta_c), "eta_c", self.eta_c, "a positive number")?;
+        check(
+            positive(self.eta_c),
+            "eta_c",
+            self.eta_c,
+            "a positive number",
+        )?;
         check(
             self.update_ratio > 0.0 && self.update_ratio < 1.0,
             "update_ratio",
@@ -151,7 +166,11 @@ impl L1raConfig {
             "a share of the run in [0, 1)",
         )?;
         if let Some(max_rank) = self.max_rank {
-            let largest = self.rank_pattern.values().copied().fold(self.rank, usize::max);
+            let largest = self
+                .rank_pattern
+                .values()
+                .copied()
+                .fold(self.rank, usize::max);
             check(
                 max_rank >= largest,
                 "max_rank",
@@ -173,7 +192,11 @@ fn positive(number: f64) -> bool {
 }
 
 fn value(field: &'static str, seen: impl ToString, expected: impl ToString) -> ConfigError {
-    ConfigError::Value { field, seen: seen.to_string(), expected: expected.to_string() }
+    ConfigError::Value {
+        field,
+        seen: seen.to_string(),
+        expected: expected.to_string(),
+    }
 }
 
 fn check(
@@ -182,7 +205,11 @@ fn check(
     seen: impl ToString,
     expected: impl ToString,
 ) -> Result<(), ConfigError> {
-    if holds { Ok(()) } else { Err(value(field, seen, expected)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(value(field, seen, expected))
+    }
 }
 
 #[cfg(test)]
@@ -196,18 +223,56 @@ mod tests {
 
     #[test]
     fn rank_zero_is_refused_with_the_remedy() {
-        let error = L1raConfig { rank: 0, ..Default::default() }.validate().unwrap_err();
-        assert_eq!(error.to_string(), "rank = 0: an adapter has a rank of at least 1");
+        let error = L1raConfig {
+            rank: 0,
+            ..Default::default()
+        }
+        .validate()
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "rank = 0: an adapter has a rank of at least 1"
+        );
     }
 
     #[test]
     fn bad_values_name_the_field() {
         let bad = [
-            ("alpha", L1raConfig { alpha: f64::NAN, ..Default::default() }),
-            ("dropout", L1raConfig { dropout: 1.0, ..Default::default() }),
-            ("eta_c", L1raConfig { eta_c: 0.0, ..Default::default() }),
-            ("update_ratio", L1raConfig { update_ratio: 0.0, ..Default::default() }),
-            ("max_rank", L1raConfig { max_rank: Some(4), ..Default::default() }),
+            (
+                "alpha",
+                L1raConfig {
+                    alpha: f64::NAN,
+                    ..Default::default()
+                },
+            ),
+            (
+                "dropout",
+                L1raConfig {
+                    dropout: 1.0,
+                    ..Default::default()
+                },
+            ),
+            (
+                "eta_c",
+                L1raConfig {
+                    eta_c: 0.0,
+                    ..Default::default()
+                },
+            ),
+            (
+                "update_ratio",
+                L1raConfig {
+                    update_ratio: 0.0,
+                    ..Default::default()
+                },
+            ),
+            (
+                "max_rank",
+                L1raConfig {
+                    max_rank: Some(4),
+                    ..Default::default()
+                },
+            ),
             (
                 "budget",
                 L1raConfig {

@@ -72,11 +72,7 @@ pub fn parse_device(name: &str) -> Result<Device, DeviceError> {
     }
 }
 
-fn without_index(
-    name: &str,
-    index: Option<usize>,
-    kind: &'static str,
-) -> Result<(), DeviceError> {
+fn without_index(name: &str, index: Option<usize>, kind: &'static str) -> Result<(), DeviceError> {
     match index {
         Some(_) => Err(DeviceError::NoIndex(name.into(), kind)),
         None => Ok(()),
@@ -86,8 +82,16 @@ fn without_index(
 #[allow(dead_code)] // Not used where every backend is compiled in.
 fn not_compiled(name: &str, feature: &'static str) -> DeviceError {
     let compiled = compiled_devices();
-    let compiled = if compiled.is_empty() { "none".into() } else { compiled.join(", ") };
-    DeviceError::NotCompiled { name: name.into(), feature, compiled }
+    let compiled = if compiled.is_empty() {
+        "none".into()
+    } else {
+        compiled.join(", ")
+    };
+    DeviceError::NotCompiled {
+        name: name.into(),
+        feature,
+        compiled,
+    }
 }
 
 /// One function per backend: the device, or the error that names its feature.
@@ -146,6 +150,9 @@ mod tests {
     fn bad_names_are_refused() {
         assert!(matches!(parse_device("gpu"), Err(DeviceError::Unknown(_))));
         assert!(matches!(parse_device("cuda:x"), Err(DeviceError::Index(_))));
-        assert!(matches!(parse_device("flex:0"), Err(DeviceError::NoIndex(..))));
+        assert!(matches!(
+            parse_device("flex:0"),
+            Err(DeviceError::NoIndex(..))
+        ));
     }
 }

@@ -79,14 +79,23 @@ pub enum CoreError {
 
 impl CoreError {
     pub(crate) fn file(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
-        Self::File { path: path.into(), detail: detail.into() }
+        Self::File {
+            path: path.into(),
+            detail: detail.into(),
+        }
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        Self::Io { path: path.into(), source }
+        Self::Io {
+            path: path.into(),
+            source,
+        }
     }
 
     pub(crate) fn adapter(path: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::Adapter { path: path.into(), detail: detail.into() }
+        Self::Adapter {
+            path: path.into(),
+            detail: detail.into(),
+        }
     }
 }

@@ -30,7 +30,12 @@ pub struct AdamEConfig {
 
 impl Default for AdamEConfig {
     fn default() -> Self {
-        Self { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.01 }
+        Self {
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+        }
     }
 }
 
@@ -98,7 +103,7 @@ impl Optimizer for AdamE {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let state = self.advance(grad, state);
+        let state = self.advance(&grad, state);
         let step = self.direction(&state).mul_scalar(lr);
         let decay = lr * self.weight_decay;
         let decayed = if decay == 0.0 {
@@ -131,7 +136,7 @@ impl AdamE {
     /// Moments and counters after one more gradient.
     fn advance<const D: usize>(
         &self,
-        grad: Tensor<D>,
+        grad: &Tensor<D>,
         state: Option<AdamEState<D>>,
     ) -> AdamEState<D> {
         let AdamEConfig { beta_1, beta_2, .. } = self.config;
@@ -142,7 +147,9 @@ impl AdamE {
                 time: 1,
                 moment_1: first,
                 moment_2: second,
-                age: self.rank_axis.map(|axis| Tensor::ones(along(axis, grad.dims()), &grad.device())),
+                age: self
+                    .rank_axis
+                    .map(|axis| Tensor::ones(along(axis, grad.dims()), &grad.device())),
             },
             Some(state) => AdamEState {
                 time: state.time + 1,
@@ -155,18 +162,30 @@ impl AdamE {
 
     /// `m̂ / (√v̂ + ε)`.
     fn direction<const D: usize>(&self, state: &AdamEState<D>) -> Tensor<D> {
-        let AdamEConfig { beta_1, beta_2, epsilon, .. } = self.config;
+        let AdamEConfig {
+            beta_1,
+            beta_2,
+            epsilon,
+            ..
+        } = self.config;
         let (m, root) = (state.moment_1.clone(), state.moment_2.clone().sqrt());
         match &state.age {
             Some(age) => {
                 // 1 − βᵗ for each rank; exp(t·ln β) keeps it a handful of operations on [r].
-                let correction =
-                    |beta: f64| age.clone().mul_scalar(beta.ln()).exp().neg().add_scalar(1.0);
+                let correction = |beta: f64| {
+                    age.clone()
+                        .mul_scalar(beta.ln())
+                        .exp()
+                        .neg()
+                        .add_scalar(1.0)
+                };
                 m / correction(beta_1) / (root / correction(beta_2).sqrt()).add_scalar(epsilon)
             }
             None => {
                 let time = i32::try_from(state.time).unwrap_or(i32::MAX);
-                let root = root.div_scalar((1.0 - beta_2.powi(time)).sqrt()).add_scalar(epsilon);
+                let root = root
+                    .div_scalar((1.0 - beta_2.powi(time)).sqrt())
+                    .add_scalar(epsilon);
                 m.div_scalar(1.0 - beta_1.powi(time)) / root
             }
         }
@@ -199,11 +218,18 @@ pub fn adapter_optimizer(adapters: &L1raConfig, config: &AdamEConfig) -> ModuleO
     let gates = AdamE {
         config: config.clone(),
         weight_decay: 0.0,
-        lasso: if reference { Lasso::Subgradient } else { Lasso::Proximal },
+        lasso: if reference {
+            Lasso::Subgradient
+        } else {
+            Lasso::Proximal
+        },
         lambda: adapters.lambda,
         rank_axis: (!reference).then_some(0),
     };
-    let others = AdamE { rank_axis: None, ..matrices(0) };
+    let others = AdamE {
+        rank_axis: None,
+        ..matrices(0)
+    };
     ModuleOptimizer::from(others)
         .with_group(group(r"(^|\.)lora_b$"), matrices(0), None)
         .with_group(group(A_MATRICES), matrices(1), None)

@@ -63,7 +63,11 @@ impl<'de> Deserialize<'de> for Targets {
 impl From<&str> for Targets {
     /// `all-linear`, or a regular expression.
     fn from(text: &str) -> Self {
-        if text == ALL_LINEAR { Self::AllLinear } else { Self::Regex(text.into()) }
+        if text == ALL_LINEAR {
+            Self::AllLinear
+        } else {
+            Self::Regex(text.into())
+        }
     }
 }
 
@@ -99,7 +103,10 @@ impl Targets {
             }
             Self::Regex(pattern) => {
                 let regex = compile("targets", pattern, &format!("^(?:{pattern})$"))?;
-                linears.iter().filter(|path| regex.is_match(path)).collect::<Vec<_>>()
+                linears
+                    .iter()
+                    .filter(|path| regex.is_match(path))
+                    .collect::<Vec<_>>()
             }
         }
         .into_iter()
@@ -123,7 +130,11 @@ pub fn adapter_specs(
     let ranks = Pattern::compile_all("rank_pattern", &config.rank_pattern)?;
     let alphas = Pattern::compile_all("alpha_pattern", &config.alpha_pattern)?;
     let selected = config.targets.select(linears)?;
-    for (key, regex) in ranks.iter().map(Pattern::parts).chain(alphas.iter().map(Pattern::parts)) {
+    for (key, regex) in ranks
+        .iter()
+        .map(Pattern::parts)
+        .chain(alphas.iter().map(Pattern::parts))
+    {
         if !selected.iter().any(|path| regex.is_match(path)) {
             return Err(unknown(key, linears));
         }
@@ -152,7 +163,11 @@ impl<T: Copy> Pattern<T> {
     ) -> Result<Vec<Self>, ConfigError> {
         let compile_one = |(key, value): (&String, &T)| {
             let regex = compile(field, key, &format!(r"^(.*\.)?({key})$"))?;
-            Ok(Self { key: key.clone(), regex, value: *value })
+            Ok(Self {
+                key: key.clone(),
+                regex,
+                value: *value,
+            })
         };
         patterns.iter().map(compile_one).collect()
     }
@@ -164,7 +179,10 @@ impl<T: Copy> Pattern<T> {
 
 /// The value of the first pattern that matches `path`.
 pub(crate) fn first_match<T: Copy>(patterns: &[Pattern<T>], path: &str) -> Option<T> {
-    patterns.iter().find(|pattern| pattern.regex.is_match(path)).map(|pattern| pattern.value)
+    patterns
+        .iter()
+        .find(|pattern| pattern.regex.is_match(path))
+        .map(|pattern| pattern.value)
 }
 
 fn compile(field: &'static str, pattern: &str, full: &str) -> Result<Regex, ConfigError> {
@@ -180,7 +198,10 @@ fn is_head(path: &str) -> bool {
 }
 
 fn ends_with_name(path: &str, name: &str) -> bool {
-    path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+    path == name
+        || path
+            .strip_suffix(name)
+            .is_some_and(|rest| rest.ends_with('.'))
 }
 
 /// The nearest last components or, for a target that is dotted or one of them, the nearest full
@@ -197,8 +218,15 @@ pub(crate) fn unknown(target: &str, linears: &[String]) -> ConfigError {
         strsim::jaro_winkler(target, b).total_cmp(&strsim::jaro_winkler(target, a))
     });
     names.truncate(4);
-    let nearest = if names.is_empty() { "(none)".into() } else { names.join(", ") };
-    ConfigError::UnknownTarget { target: target.into(), nearest }
+    let nearest = if names.is_empty() {
+        "(none)".into()
+    } else {
+        names.join(", ")
+    };
+    ConfigError::UnknownTarget {
+        target: target.into(),
+        nearest,
+    }
 }
 
 #[cfg(test)]
@@ -206,9 +234,13 @@ mod tests {
     use super::*;
 
     fn linears() -> Vec<String> {
-        ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj", "lm_head"]
-            .map(String::from)
-            .to_vec()
+        [
+            "model.layers.0.self_attn.q_proj",
+            "model.layers.0.mlp.down_proj",
+            "lm_head",
+        ]
+        .map(String::from)
+        .to_vec()
     }
 
     #[test]
@@ -220,15 +252,21 @@ mod tests {
     #[test]
     fn names_match_whole_components() {
         let linears = linears();
-        let selected = Targets::Names(vec!["q_proj".into()]).select(&linears).unwrap();
+        let selected = Targets::Names(vec!["q_proj".into()])
+            .select(&linears)
+            .unwrap();
         assert_eq!(selected, ["model.layers.0.self_attn.q_proj"]);
-        let error = Targets::Names(vec!["proj".into()]).select(&linears).unwrap_err();
+        let error = Targets::Names(vec!["proj".into()])
+            .select(&linears)
+            .unwrap_err();
         assert!(error.to_string().contains("q_proj"), "{error}");
     }
 
     #[test]
     fn an_unknown_name_lists_the_nearest() {
-        let error = Targets::Names(vec!["q_porj".into()]).select(&linears()).unwrap_err();
+        let error = Targets::Names(vec!["q_porj".into()])
+            .select(&linears())
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "target `q_porj` matches no linear layer of this model; \
@@ -240,7 +278,13 @@ mod tests {
     fn a_regex_matches_the_whole_path() {
         let linears = linears();
         assert!(Targets::from("q_proj").select(&linears).is_err());
-        assert_eq!(Targets::from(r".*\.mlp\..*").select(&linears).unwrap().len(), 1);
+        assert_eq!(
+            Targets::from(r".*\.mlp\..*")
+                .select(&linears)
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]

@@ -53,8 +53,19 @@ pub struct AdapterData {
 
 impl fmt::Debug for AdapterData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, d_in, d_out, c, scale, .. } = self;
-        write!(f, "AdapterData({path} [{d_in}, {}, {d_out}] s={scale})", c.len())
+        let Self {
+            path,
+            d_in,
+            d_out,
+            c,
+            scale,
+            ..
+        } = self;
+        write!(
+            f,
+            "AdapterData({path} [{d_in}, {}, {d_out}] s={scale})",
+            c.len()
+        )
     }
 }
 
@@ -115,6 +126,12 @@ pub fn adapters<M: Module>(module: &M) -> Vec<AdapterView> {
     collector.finished
 }
 
+/// Number of parameters in the adapters of `module`: `r·(d_in + d_out + 1)` each.
+pub fn adapter_parameters<M: Module>(module: &M) -> usize {
+    let cost = |view: &AdapterView| view.rank() * (view.dims()[0] + view.dims()[1] + 1);
+    adapters(module).iter().map(cost).sum()
+}
+
 /// Number of trainable parameters of `module`.
 pub fn trainable_parameters<M: Module>(module: &M) -> usize {
     struct Count(usize);
@@ -162,7 +179,13 @@ struct Partial {
 
 impl Partial {
     fn finish(&mut self, path: &str) -> ControlFlow<AdapterView> {
-        let Self { a: Some(a), c: Some(c), b: Some(b), scale: Some(scale) } = self else {
+        let Self {
+            a: Some(a),
+            c: Some(c),
+            b: Some(b),
+            scale: Some(scale),
+        } = self
+        else {
             return ControlFlow::Continue(());
         };
         let view = AdapterView {
@@ -188,7 +211,9 @@ impl ModuleVisitor for Collector {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some((path, part)) = split_part(&self.path) else { return };
+        let Some((path, part)) = split_part(&self.path) else {
+            return;
+        };
         match (part, D) {
             ("lora_a", 2) => self.partial.a = Some((param.id, plain(param))),
             ("lora_c", 1) => self.partial.c = Some((param.id, plain(param))),

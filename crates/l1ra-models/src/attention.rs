@@ -51,12 +51,7 @@ impl Positions {
 
 /// The causal mask, with the window: query `i` sees key `j` if `i − window < j ≤ i`. `None` where
 /// every query sees every key.
-fn mask(
-    window: Option<usize>,
-    start: usize,
-    length: usize,
-    device: &Device,
-) -> Option<Tensor<4>> {
+fn mask(window: Option<usize>, start: usize, length: usize, device: &Device) -> Option<Tensor<4>> {
     let total = start + length;
     let window = window.unwrap_or(usize::MAX);
     if length == 1 && total <= window {
@@ -65,9 +60,18 @@ fn mask(
     let visible = |query: usize, key: usize| key <= query && query - key < window;
     let values: Vec<f32> = (start..total)
         .flat_map(|query| (0..total).map(move |key| (query, key)))
-        .map(|(query, key)| if visible(query, key) { 0.0 } else { f32::NEG_INFINITY })
+        .map(|(query, key)| {
+            if visible(query, key) {
+                0.0
+            } else {
+                f32::NEG_INFINITY
+            }
+        })
         .collect();
-    Some(Tensor::from_data(TensorData::new(values, [1, 1, length, total]), device))
+    Some(Tensor::from_data(
+        TensorData::new(values, [1, 1, length, total]),
+        device,
+    ))
 }
 
 impl Attention {
@@ -100,8 +104,12 @@ impl Attention {
         let split = |y: Tensor<3>, heads: usize| {
             y.reshape([batch, length, heads, d]).swap_dims(1, 2) // [batch, heads, length, d]
         };
-        let q = positions.rope.rotate(split(self.q_proj.forward(x.clone()), heads));
-        let k = positions.rope.rotate(split(self.k_proj.forward(x.clone()), kv_heads));
+        let q = positions
+            .rope
+            .rotate(split(self.q_proj.forward(x.clone()), heads));
+        let k = positions
+            .rope
+            .rotate(split(self.k_proj.forward(x.clone()), kv_heads));
         let v = split(self.v_proj.forward(x), kv_heads);
         let (k, v) = match cache {
             Some((cache, layer)) => cache.extend(layer, k, v),
@@ -110,7 +118,9 @@ impl Attention {
         let total = k.dims()[2];
         let rows = heads / kv_heads * length;
 
-        let q = q.mul_scalar(1.0 / (d as f64).sqrt()).reshape([batch, kv_heads, rows, d]);
+        let q = q
+            .mul_scalar(1.0 / (d as f64).sqrt())
+            .reshape([batch, kv_heads, rows, d]);
         let scores = q.matmul(k.swap_dims(2, 3)); // [batch, kv_heads, rows, total]
         let mut scores = scores.reshape([batch, heads, length, total]);
         if let Some(mask) = &positions.mask {
@@ -118,6 +128,7 @@ impl Attention {
         }
         let weights = softmax(scores, 3).reshape([batch, kv_heads, rows, total]);
         let y = weights.matmul(v).reshape([batch, heads, length, d]);
-        self.o_proj.forward(y.swap_dims(1, 2).reshape([batch, length, heads * d]))
+        self.o_proj
+            .forward(y.swap_dims(1, 2).reshape([batch, length, heads * d]))
     }
 }

@@ -30,9 +30,12 @@ impl Block {
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<3> {
         let attended =
-            self.self_attn.forward(self.input_layernorm.forward(x.clone()), positions, cache);
+            self.self_attn
+                .forward(self.input_layernorm.forward(x.clone()), positions, cache);
         let x = x + attended;
-        let transformed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+        let transformed = self
+            .mlp
+            .forward(self.post_attention_layernorm.forward(x.clone()));
         x + transformed
     }
 }

@@ -36,9 +36,10 @@ impl KvCache {
             self.layers.resize_with(layer + 1, || None);
         }
         let (k, v) = match self.layers[layer].take() {
-            Some((k_old, v_old)) => {
-                (Tensor::cat(vec![k_old, k], 2), Tensor::cat(vec![v_old, v], 2))
-            }
+            Some((k_old, v_old)) => (
+                Tensor::cat(vec![k_old, k], 2),
+                Tensor::cat(vec![v_old, v], 2),
+            ),
             None => (k, v),
         };
         self.layers[layer] = Some((k.clone(), v.clone()));

@@ -49,7 +49,12 @@ impl CausalLm {
     /// A model from its parts.
     pub fn new(model: Decoder, lm_head: Option<AdaptedLinear>, config: ModelConfig) -> Self {
         let inverse_frequencies = inverse_frequencies(&config);
-        Self { model, lm_head, config, inverse_frequencies }
+        Self {
+            model,
+            lm_head,
+            config,
+            inverse_frequencies,
+        }
     }
 
     /// What the model was built from.
@@ -83,7 +88,11 @@ impl CausalLm {
             .reshape([batch, length, self.config.hidden_size]);
         for (layer, block) in self.model.layers.iter().enumerate() {
             inspect(&x);
-            x = block.forward(x, &positions, cache.as_mut().map(|cache| (&mut **cache, layer)));
+            x = block.forward(
+                x,
+                &positions,
+                cache.as_mut().map(|cache| (&mut **cache, layer)),
+            );
         }
         if let Some(cache) = cache {
             cache.advance(length);
@@ -103,7 +112,10 @@ impl CausalLm {
         let rows = hidden.reshape([-1, self.config.hidden_size as isize]);
         let dtype = FloatDType::from(weight.dtype());
         shape[D - 1] = self.config.vocab_size;
-        rows.cast(dtype).matmul(weight.transpose()).cast(FloatDType::F32).reshape(shape)
+        rows.cast(dtype)
+            .matmul(weight.transpose())
+            .cast(FloatDType::F32)
+            .reshape(shape)
     }
 
     /// Logits `[batch, length, vocabulary]` for `ids [batch, length]`.

@@ -62,7 +62,10 @@ pub struct Message {
 impl Message {
     /// A message.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into() }
+        Self {
+            role,
+            content: content.into(),
+        }
     }
 }
 
@@ -87,7 +90,11 @@ impl ChatTemplate {
         bos: impl Into<String>,
         eos: impl Into<String>,
     ) -> Result<Self, ModelError> {
-        let template = Self { source: source.into(), bos: bos.into(), eos: eos.into() };
+        let template = Self {
+            source: source.into(),
+            bos: bos.into(),
+            eos: eos.into(),
+        };
         environment()
             .template_from_str(&template.source)
             .map_err(|error| ModelError::Template(describe(&error)))?;
@@ -116,9 +123,15 @@ impl ChatTemplate {
                 let default = templates.iter().find(|t| t["name"] == "default")?;
                 default["template"].as_str().map(String::from)
             };
-            entry.and_then(|e| e.as_str().map(String::from).or_else(|| e.as_array().and_then(named)))
+            entry.and_then(|e| {
+                e.as_str()
+                    .map(String::from)
+                    .or_else(|| e.as_array().and_then(named))
+            })
         };
-        source.map(|source| Self::new(source, token("bos_token"), token("eos_token"))).transpose()
+        source
+            .map(|source| Self::new(source, token("bos_token"), token("eos_token")))
+            .transpose()
     }
 
     /// The conversation as the model reads it; with `add_generation_prompt`, up to where the
@@ -146,21 +159,30 @@ impl ChatTemplate {
 }
 
 fn describe(error: &Error) -> String {
-    let place = error.line().map_or(String::new(), |line| format!(" (line {line})"));
+    let place = error
+        .line()
+        .map_or(String::new(), |line| format!(" (line {line})"));
     format!("{error}{place}")
 }
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     // As transformers sets it up.
-    if let Ok(syntax) = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build() {
+    if let Ok(syntax) = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()
+    {
         environment.set_syntax(syntax);
     }
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
-    });
+    environment.add_function(
+        "raise_exception",
+        |message: String| -> Result<String, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        },
+    );
     environment
 }
 
@@ -185,7 +207,13 @@ mod tests {
     #[test]
     fn a_template_that_refuses_or_loops_is_an_error() {
         let refusing = ChatTemplate::new("{{ raise_exception('roles') }}", "", "").unwrap();
-        assert!(refusing.render(&[], false).unwrap_err().to_string().contains("roles"));
+        assert!(
+            refusing
+                .render(&[], false)
+                .unwrap_err()
+                .to_string()
+                .contains("roles")
+        );
         let endless = "{% for a in range(10000) %}{% for b in range(10000) %}{{ a }}\
                        {% endfor %}{% endfor %}";
         let endless = ChatTemplate::new(endless, "", "").unwrap();

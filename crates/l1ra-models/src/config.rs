@@ -170,9 +170,17 @@ impl ModelConfig {
     /// As [`from_file`](Self::from_file).
     pub fn from_value(path: &Path, value: Value) -> Result<Self, ModelError> {
         // The family first: another one may lack keys that are required here.
-        let family = value.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
+        let family = value
+            .get("model_type")
+            .and_then(Value::as_str)
+            .unwrap_or("(none)");
         if !matches!(family, "llama" | "mistral") {
-            return Err(ModelError::unsupported(path, "model_type", family, "llama, mistral"));
+            return Err(ModelError::unsupported(
+                path,
+                "model_type",
+                family,
+                "llama, mistral",
+            ));
         }
         let config: HfConfig = serde_json::from_value(value)
             .map_err(|error| ModelError::format(path, format!("is no model config: {error}")))?;
@@ -189,8 +197,17 @@ impl HfConfig {
         self.refuse_unsupported(path)?;
         let heads = self.num_attention_heads;
         let kv_heads = self.num_key_value_heads.unwrap_or(heads);
-        let sizes = [self.hidden_size, self.intermediate_size, self.num_hidden_layers, heads];
-        if sizes.contains(&0) || kv_heads == 0 || self.vocab_size == 0 || heads % kv_heads != 0 {
+        let sizes = [
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_hidden_layers,
+            heads,
+        ];
+        if sizes.contains(&0)
+            || kv_heads == 0
+            || self.vocab_size == 0
+            || !heads.is_multiple_of(kv_heads)
+        {
             let detail = format!(
                 "sizes do not fit together: hidden_size {}, intermediate_size {}, \
                  num_hidden_layers {}, num_attention_heads {heads}, num_key_value_heads {kv_heads}, \
@@ -201,7 +218,12 @@ impl HfConfig {
         }
         let head_dim = self.head_dim.unwrap_or(self.hidden_size / heads);
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
-            return Err(ModelError::unsupported(path, "head_dim", head_dim, "even numbers"));
+            return Err(ModelError::unsupported(
+                path,
+                "head_dim",
+                head_dim,
+                "even numbers",
+            ));
         }
         if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
             let detail = format!("rms_norm_eps = {}: a positive number", self.rms_norm_eps);
@@ -245,7 +267,11 @@ impl HfConfig {
         if let Some(quantization) = &self.quantization_config {
             let method = quantization.get("quant_method").and_then(Value::as_str);
             let seen = method.unwrap_or("(unnamed)").to_string();
-            return refuse("quantization_config", seen, "unquantised safetensors, or a GGUF file");
+            return refuse(
+                "quantization_config",
+                seen,
+                "unquantised safetensors, or a GGUF file",
+            );
         }
         if let Some(factor) = self.partial_rotary_factor.filter(|factor| *factor != 1.0) {
             return refuse("partial_rotary_factor", factor.to_string(), "1");
@@ -258,23 +284,41 @@ impl HfConfig {
 
     /// Base and scaling of the rotary frequencies, from the older or the newer keys.
     fn rope(&self, path: &Path) -> Result<(f64, RopeScaling), ModelError> {
-        let parameters = self.rope_parameters.as_ref().filter(|value| !value.is_null());
+        let parameters = self
+            .rope_parameters
+            .as_ref()
+            .filter(|value| !value.is_null());
         let scaling = parameters.or(self.rope_scaling.as_ref().filter(|value| !value.is_null()));
         let within = |key: &str| scaling.and_then(|value| value.get(key));
-        let theta =
-            within("rope_theta").and_then(Value::as_f64).or(self.rope_theta).unwrap_or(10_000.0);
+        let theta = within("rope_theta")
+            .and_then(Value::as_f64)
+            .or(self.rope_theta)
+            .unwrap_or(10_000.0);
         if !(theta.is_finite() && theta > 0.0) {
-            return Err(ModelError::format(path, format!("rope_theta = {theta}: a positive number")));
+            return Err(ModelError::format(
+                path,
+                format!("rope_theta = {theta}: a positive number"),
+            ));
         }
-        let kind = within("rope_type").or(within("type")).and_then(Value::as_str);
+        let kind = within("rope_type")
+            .or(within("type"))
+            .and_then(Value::as_str);
         let number = |key: &str| {
-            within(key).and_then(Value::as_f64).filter(|n| n.is_finite() && *n > 0.0).ok_or_else(
-                || ModelError::format(path, format!("rope scaling: `{key}` must be a positive number")),
-            )
+            within(key)
+                .and_then(Value::as_f64)
+                .filter(|n| n.is_finite() && *n > 0.0)
+                .ok_or_else(|| {
+                    ModelError::format(
+                        path,
+                        format!("rope scaling: `{key}` must be a positive number"),
+                    )
+                })
         };
         let scaling = match kind.unwrap_or("default") {
             "default" => RopeScaling::Default,
-            "linear" => RopeScaling::Linear { factor: number("factor")? },
+            "linear" => RopeScaling::Linear {
+                factor: number("factor")?,
+            },
             "llama3" => RopeScaling::Llama3 {
                 factor: number("factor")?,
                 low_freq_factor: number("low_freq_factor")?,
@@ -346,10 +390,26 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
         let refused = [
-            ("model_type", json!("gpt2"), "model_type is not supported: found `gpt2`"),
-            ("hidden_act", json!("gelu"), "hidden_act is not supported: found `gelu`"),
-            ("rope_scaling", json!({"type": "yarn", "factor": 2}), "found `yarn`"),
-            ("quantization_config", json!({"quant_method": "gptq"}), "found `gptq`"),
+            (
+                "model_type",
+                json!("gpt2"),
+                "model_type is not supported: found `gpt2`",
+            ),
+            (
+                "hidden_act",
+                json!("gelu"),
+                "hidden_act is not supported: found `gelu`",
+            ),
+            (
+                "rope_scaling",
+                json!({"type": "yarn", "factor": 2}),
+                "found `yarn`",
+            ),
+            (
+                "quantization_config",
+                json!({"quant_method": "gptq"}),
+                "found `gptq`",
+            ),
             ("num_key_value_heads", json!(3), "sizes do not fit together"),
         ];
         for (key, entry, message) in refused {

@@ -82,11 +82,17 @@ pub enum ModelError {
 
 impl ModelError {
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        Self::Io { path: path.into(), source }
+        Self::Io {
+            path: path.into(),
+            source,
+        }
     }
 
     pub(crate) fn format(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
-        Self::Format { path: path.into(), detail: detail.into() }
+        Self::Format {
+            path: path.into(),
+            detail: detail.into(),
+        }
     }
 
     pub(crate) fn unsupported(

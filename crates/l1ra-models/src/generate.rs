@@ -23,7 +23,13 @@ pub struct Sampling {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { max_new_tokens: 128, temperature: 0.0, top_k: None, top_p: 1.0, seed: 0 }
+        Self {
+            max_new_tokens: 128,
+            temperature: 0.0,
+            top_k: None,
+            top_p: 1.0,
+            seed: 0,
+        }
     }
 }
 
@@ -33,9 +39,19 @@ impl Sampling {
     /// # Errors
     /// The first value outside its range.
     pub fn validate(&self) -> Result<(), ModelError> {
-        let refuse = |field, seen: String, expected| Err(ModelError::Option { field, seen, expected });
+        let refuse = |field, seen: String, expected| {
+            Err(ModelError::Option {
+                field,
+                seen,
+                expected,
+            })
+        };
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return refuse("temperature", self.temperature.to_string(), "zero or a positive number");
+            return refuse(
+                "temperature",
+                self.temperature.to_string(),
+                "zero or a positive number",
+            );
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return refuse("top_p", self.top_p.to_string(), "a probability in (0, 1]");
@@ -120,7 +136,12 @@ impl<'a> Generation<'a> {
         let hidden = self.model.hidden(ids, self.cache.as_mut());
         self.fed = self.tokens.len();
         let last = hidden.narrow(1, length - 1, 1); // [1, 1, hidden]
-        let logits = self.model.logits(last).into_data().convert::<f32>().try_into_vec::<f32>();
+        let logits = self
+            .model
+            .logits(last)
+            .into_data()
+            .convert::<f32>()
+            .try_into_vec::<f32>();
         let logits = logits
             .map_err(|error| ModelError::Tokenizer(format!("logits cannot be read: {error:?}")))?;
         Ok(choose(&logits, &self.sampling, &mut self.generator))
@@ -156,7 +177,9 @@ impl Iterator for Generation<'_> {
 fn choose(logits: &[f32], sampling: &Sampling, generator: &mut ChaCha8Rng) -> u32 {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     if sampling.temperature == 0.0 {
-        let best = order.into_iter().fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+        let best = order
+            .into_iter()
+            .fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
         return best as u32;
     }
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
@@ -214,8 +237,16 @@ mod tests {
     #[test]
     fn top_k_and_top_p_leave_the_unlikely_out() {
         let logits = [0.0, 1.0, 2.0, 3.0];
-        let top_k = Sampling { temperature: 1.0, top_k: Some(2), ..Default::default() };
-        let top_p = Sampling { temperature: 1.0, top_p: 0.5, ..Default::default() };
+        let top_k = Sampling {
+            temperature: 1.0,
+            top_k: Some(2),
+            ..Default::default()
+        };
+        let top_p = Sampling {
+            temperature: 1.0,
+            top_p: 0.5,
+            ..Default::default()
+        };
         for seed in 0..200 {
             assert!(draw(&logits, &top_k, seed) >= 2);
             assert_eq!(draw(&logits, &top_p, seed), 3);
@@ -225,8 +256,13 @@ mod tests {
     #[test]
     fn draws_follow_the_probabilities() {
         let logits = [0.0, 3.0_f32.ln()];
-        let sampling = Sampling { temperature: 1.0, ..Default::default() };
-        let ones = (0..4000).filter(|seed| draw(&logits, &sampling, *seed) == 1).count();
+        let sampling = Sampling {
+            temperature: 1.0,
+            ..Default::default()
+        };
+        let ones = (0..4000)
+            .filter(|seed| draw(&logits, &sampling, *seed) == 1)
+            .count();
         assert!((2850..3150).contains(&ones), "{ones}");
     }
 }

@@ -71,7 +71,10 @@ impl ModelFiles {
         }
         match gguf_files(path)?.as_slice() {
             [file] => Self::open_gguf(file),
-            [] => Err(ModelError::format(path, "holds neither config.json nor a .gguf file")),
+            [] => Err(ModelError::format(
+                path,
+                "holds neither config.json nor a .gguf file",
+            )),
             files => {
                 let detail = format!("holds {} .gguf files; name one of them", files.len());
                 Err(ModelError::format(path, detail))
@@ -87,7 +90,12 @@ impl ModelFiles {
         tokenizer.pad = tokenizer.pad.or(config.pad_token_id);
         let template = ChatTemplate::from_dir(dir)?;
         let source = Source::Safetensors(SafetensorsFiles::open(dir)?);
-        Ok(Self { source, config, tokenizer, template })
+        Ok(Self {
+            source,
+            config,
+            tokenizer,
+            template,
+        })
     }
 
     fn open_gguf(path: &Path) -> Result<Self, ModelError> {
@@ -113,8 +121,15 @@ impl ModelFiles {
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
         let (bos, eos) = (text(special.bos), text(special.eos));
         let template = file.chat_template();
-        let template = template.map(|source| ChatTemplate::new(source, bos, eos)).transpose()?;
-        Ok(Self { source: Source::Gguf(path.into(), Box::new(file)), config, tokenizer, template })
+        let template = template
+            .map(|source| ChatTemplate::new(source, bos, eos))
+            .transpose()?;
+        Ok(Self {
+            source: Source::Gguf(path.into(), Box::new(file)),
+            config,
+            tokenizer,
+            template,
+        })
     }
 
     /// Reads the weights.
@@ -129,7 +144,11 @@ impl ModelFiles {
                 build_model(&GgufWeights { path, file }, &self.config, storage, device)?
             }
         };
-        Ok(LoadedModel { model, tokenizer: self.tokenizer, template: self.template })
+        Ok(LoadedModel {
+            model,
+            tokenizer: self.tokenizer,
+            template: self.template,
+        })
     }
 }
 
@@ -149,7 +168,10 @@ fn gguf_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let entries = std::fs::read_dir(dir).map_err(|error| ModelError::io(dir, error))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "gguf"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "gguf")
+        })
         .collect();
     files.sort();
     Ok(files)
@@ -180,6 +202,10 @@ impl WeightSource for GgufWeights<'_> {
             GgufDType::F16 => StoredType::F16,
             GgufDType::BF16 => StoredType::BF16,
         };
-        Ok(StoredTensor { shape: tensor.shape, dtype, bytes: tensor.bytes })
+        Ok(StoredTensor {
+            shape: tensor.shape,
+            dtype,
+            bytes: tensor.bytes,
+        })
     }
 }

@@ -11,16 +11,16 @@ use crate::config::{ModelConfig, RopeScaling};
 /// Inverse frequencies of a head, `[head_dim / 2]`.
 pub fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
     let half = config.head_dim / 2;
-    let plain = |i: usize| {
-        1.0 / (config.rope_theta as f32).powf(2.0 * i as f32 / config.head_dim as f32)
-    };
+    let plain =
+        |i: usize| 1.0 / (config.rope_theta as f32).powf(2.0 * i as f32 / config.head_dim as f32);
     let frequencies = (0..half).map(plain);
     match &config.rope_scaling {
         RopeScaling::Default => frequencies.collect(),
         RopeScaling::Linear { factor } => frequencies.map(|f| f / *factor as f32).collect(),
-        RopeScaling::Divisors { divisors } => {
-            frequencies.zip(divisors).map(|(frequency, divisor)| frequency / divisor).collect()
-        }
+        RopeScaling::Divisors { divisors } => frequencies
+            .zip(divisors)
+            .map(|(frequency, divisor)| frequency / divisor)
+            .collect(),
         RopeScaling::Llama3 {
             factor,
             low_freq_factor: low,
@@ -61,11 +61,17 @@ impl RopeTables {
         let table = |function: fn(f32) -> f32| {
             let half: Vec<f32> = angles.iter().map(|angle| function(*angle)).collect();
             // HF repeats the half: the same angle turns feature i and feature i + d/2.
-            let rows = half.chunks(inverse.len()).flat_map(|row| [row, row].concat()).collect();
+            let rows = half
+                .chunks(inverse.len())
+                .flat_map(|row| [row, row].concat())
+                .collect();
             let shape = [1, 1, length, 2 * inverse.len()];
             Tensor::from_data(TensorData::new::<f32, _>(rows, shape), device)
         };
-        Self { cos: table(f32::cos), sin: table(f32::sin) }
+        Self {
+            cos: table(f32::cos),
+            sin: table(f32::sin),
+        }
     }
 
     /// `x·cos + rotate_half(x)·sin` for `x [batch, heads, length, head_dim]`, where
@@ -90,7 +96,10 @@ mod tests {
             "rope_theta": 500000.0
         });
         let config = ModelConfig::from_value(std::path::Path::new("config.json"), value).unwrap();
-        ModelConfig { rope_scaling, ..config }
+        ModelConfig {
+            rope_scaling,
+            ..config
+        }
     }
 
     #[test]
@@ -104,13 +113,23 @@ mod tests {
         }));
         assert_eq!(plain[0], scaled[0]);
         assert_eq!(plain[63] / 8.0, scaled[63]);
-        assert!(scaled[30..45].iter().zip(&plain[30..45]).any(|(s, p)| *s < *p && *s > *p / 8.0));
+        assert!(
+            scaled[30..45]
+                .iter()
+                .zip(&plain[30..45])
+                .any(|(s, p)| *s < *p && *s > *p / 8.0)
+        );
     }
 
     #[test]
     fn linear_divides_all() {
         let plain = inverse_frequencies(&config(RopeScaling::Default));
         let scaled = inverse_frequencies(&config(RopeScaling::Linear { factor: 4.0 }));
-        assert!(plain.iter().zip(&scaled).all(|(p, s)| (p / 4.0 - s).abs() < 1e-9));
+        assert!(
+            plain
+                .iter()
+                .zip(&scaled)
+                .all(|(p, s)| (p / 4.0 - s).abs() < 1e-9)
+        );
     }
 }

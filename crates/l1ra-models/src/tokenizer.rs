@@ -22,7 +22,12 @@ pub struct TextTokenizer {
 impl TextTokenizer {
     /// A tokenizer without special tokens.
     pub fn new(inner: Tokenizer) -> Self {
-        Self { inner, bos: None, eos: BTreeSet::new(), pad: None }
+        Self {
+            inner,
+            bos: None,
+            eos: BTreeSet::new(),
+            pad: None,
+        }
     }
 
     /// Reads `tokenizer.json`, and special tokens from `tokenizer_config.json` and
@@ -50,7 +55,9 @@ impl TextTokenizer {
         (tokenizer.bos, tokenizer.pad) = (bos, pad);
         tokenizer.eos.extend(eos);
         let generation = read_json(&dir.join("generation_config.json"))?;
-        tokenizer.eos.extend(token_ids(generation.as_ref().and_then(|g| g.get("eos_token_id"))));
+        tokenizer.eos.extend(token_ids(
+            generation.as_ref().and_then(|g| g.get("eos_token_id")),
+        ));
         Ok(tokenizer)
     }
 
@@ -88,7 +95,9 @@ impl TextTokenizer {
     /// # Errors
     /// When the decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        self.inner.decode(ids, true).map_err(|error| ModelError::Tokenizer(error.to_string()))
+        self.inner
+            .decode(ids, true)
+            .map_err(|error| ModelError::Tokenizer(error.to_string()))
     }
 
     /// Id of a token.

@@ -1,5 +1,11 @@
 //! Logits and hidden states of the tiny models equal transformers' (recorded in the fixtures), and
 //! generation with a cache equals generation without.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +14,9 @@ use l1ra_models::{CausalLm, Generation, Sampling, weights};
 use safetensors::SafeTensors;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures")
+        .join(name)
 }
 
 fn load(name: &str) -> CausalLm {
@@ -20,19 +28,27 @@ fn load(name: &str) -> CausalLm {
 
 fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let data = file.tensor(name).unwrap().data().to_vec();
-    data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    data.chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect()
 }
 
 fn ids(file: &SafeTensors<'_>) -> (Vec<i64>, [usize; 2]) {
     let view = file.tensor("input_ids").unwrap();
-    let data = view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+    let data = view
+        .data()
+        .chunks_exact(8)
+        .map(|b| i64::from_le_bytes(b.try_into().unwrap()));
     (data.collect(), [view.shape()[0], view.shape()[1]])
 }
 
 fn largest_difference<const D: usize>(seen: &Tensor<D>, expected: &[f32]) -> f32 {
     let seen = seen.to_data().try_into_vec::<f32>().unwrap();
     assert_eq!(seen.len(), expected.len());
-    seen.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    seen.iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 #[rstest::rstest]
@@ -62,10 +78,19 @@ fn a_cache_changes_no_token(#[case] name: &str) {
     let model = load(name);
     let prompt: Vec<u32> = (3..13).collect();
     for temperature in [0.0, 1.0] {
-        let sampling = Sampling { max_new_tokens: 40, temperature, seed: 5, ..Default::default() };
+        let sampling = Sampling {
+            max_new_tokens: 40,
+            temperature,
+            seed: 5,
+            ..Default::default()
+        };
         let run = |cached: bool| {
             let generation = Generation::new(&model, &prompt, [], sampling.clone()).unwrap();
-            let generation = if cached { generation } else { generation.without_cache() };
+            let generation = if cached {
+                generation
+            } else {
+                generation.without_cache()
+            };
             generation.collect::<Result<Vec<u32>, _>>().unwrap()
         };
         let with_cache = run(true);

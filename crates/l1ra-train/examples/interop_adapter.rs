@@ -26,7 +26,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (model, output) = arguments()?;
     let device = Device::flex();
     let config = ModelConfig::from_file(&model.join("config.json"))?;
-    let mut lm = build_model(&SafetensorsFiles::open(&model)?, &config, Storage::F32, &device)?;
+    let mut lm = build_model(
+        &SafetensorsFiles::open(&model)?,
+        &config,
+        Storage::F32,
+        &device,
+    )?;
 
     let mut generator = ChaCha8Rng::seed_from_u64(7);
     lm.for_each_linear(&mut |path, linear| {
@@ -36,14 +41,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         let [d_in, d_out] = linear.dims();
         let rank = generator.random_range(1..14);
         let mut draw = |count: usize, low: f32, high: f32| -> Vec<f32> {
-            (0..count).map(|_| generator.random_range(low..high)).collect()
+            (0..count)
+                .map(|_| generator.random_range(low..high))
+                .collect()
         };
         let a = TensorData::new(draw(d_in * rank, -0.3, 0.3), [d_in, rank]);
         let c = TensorData::new(draw(rank, 0.0, 1.0), [rank]);
         let b = TensorData::new(draw(rank * d_out, -0.3, 0.3), [rank, d_out]);
         linear.adapter = Some(GatedLora::from_data(a, c, b, 1.5, 0.0, &device));
     });
-    let adapters = L1raConfig { rank: 8, alpha: 12.0, ..Default::default() };
+    let adapters = L1raConfig {
+        rank: 8,
+        alpha: 12.0,
+        ..Default::default()
+    };
     for layout in Layout::ALL {
         let dir = output.join(layout.to_string());
         save_adapter(&lm, &adapters, layout, &model.display().to_string(), &dir)?;
@@ -53,14 +64,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let input = Tensor::<2, Int>::from_data(TensorData::new(ids.clone(), [1, 24]), &device);
     let logits = lm.forward(input, None);
     let shape = logits.dims().to_vec();
-    let logits: Vec<f32> = logits.into_data().try_into_vec().map_err(|e| format!("{e:?}"))?;
+    let logits: Vec<f32> = logits
+        .into_data()
+        .try_into_vec()
+        .map_err(|e| format!("{e:?}"))?;
     let ids: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-    let logits: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let logits: Vec<u8> = logits
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
     let tensors = HashMap::from([
         ("input_ids", TensorView::new(Dtype::I64, vec![1, 24], &ids)?),
         ("logits", TensorView::new(Dtype::F32, shape, &logits)?),
     ]);
-    fs::write(output.join("logits.safetensors"), safetensors::serialize(tensors, None)?)?;
+    fs::write(
+        output.join("logits.safetensors"),
+        safetensors::serialize(tensors, None)?,
+    )?;
     println!("wrote {}", output.display());
     Ok(())
 }

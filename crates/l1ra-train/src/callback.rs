@@ -63,7 +63,9 @@ impl RankCallback {
             interrupter: None,
             observer: None,
         };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     /// Stops Burn's training when ranks cannot be decided, because a gate is not finite.
@@ -114,7 +116,10 @@ impl RankCallback {
         match state.allocator.after_step(model, optimizer) {
             Ok((model, outcome)) => {
                 if let Some(plan) = outcome.plan {
-                    state.updates.push(RankUpdate { step: outcome.step, plan });
+                    state.updates.push(RankUpdate {
+                        step: outcome.step,
+                        plan,
+                    });
                 }
                 model
             }

@@ -17,11 +17,20 @@ pub fn scale_and_clip<M: Module>(
     scale: f64,
     max_norm: f64,
 ) -> (GradientsParams, f64) {
-    let mut squares = Squares { grads: &grads, sum: None };
+    let mut squares = Squares {
+        grads: &grads,
+        sum: None,
+    };
     module.visit(&mut squares);
-    let squares = squares.sum.map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>()));
+    let squares = squares
+        .sum
+        .map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>()));
     let norm = squares.sqrt() * scale;
-    let clip = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
+    let clip = if max_norm > 0.0 {
+        (max_norm / (norm + 1e-6)).min(1.0)
+    } else {
+        1.0
+    };
     let factor = scale * clip;
     if factor == 1.0 {
         return (grads, norm);
@@ -39,7 +48,9 @@ struct Squares<'a> {
 
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(grad) = self.grads.get::<D>(param.id) else { return };
+        let Some(grad) = self.grads.get::<D>(param.id) else {
+            return;
+        };
         let square = grad.square().sum();
         self.sum = Some(match self.sum.take() {
             Some(sum) => sum + square,

@@ -69,7 +69,10 @@ impl From<ConfigError> for TrainError {
 
 impl TrainError {
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        Self::Io { path: path.into(), source }
+        Self::Io {
+            path: path.into(),
+            source,
+        }
     }
 
     /// Whether the user's input is at fault, found before any long work: programs exit with 2.

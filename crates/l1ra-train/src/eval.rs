@@ -37,7 +37,11 @@ where
     if !loss.is_finite() {
         return Err(stopped(format!("the evaluation loss is {loss}")));
     }
-    Ok(EvalResult { loss, perplexity: loss.exp(), tokens })
+    Ok(EvalResult {
+        loss,
+        perplexity: loss.exp(),
+        tokens,
+    })
 }
 
 fn stopped(detail: String) -> TrainError {

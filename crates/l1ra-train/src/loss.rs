@@ -9,5 +9,8 @@ use burn::tensor::{Int, Tensor, activation::log_softmax};
 /// a batch without targets is never sent here. A mean is this sum divided by the number of targets
 /// of the whole accumulation window, not of the micro-batch.
 pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).sum().neg()
+    log_softmax(logits, 1)
+        .gather(1, targets.unsqueeze_dim(1))
+        .sum()
+        .neg()
 }

@@ -63,10 +63,18 @@ impl JsonLines {
     pub fn create(dir: &Path) -> Result<Self, TrainError> {
         let open = |name: &str| {
             let path = dir.join(name);
-            let file = OpenOptions::new().create(true).write(true).truncate(true).open(&path);
-            file.map(|file| (path.clone(), file)).map_err(|error| TrainError::io(path, error))
+            let file = OpenOptions::new()
+                .create(true)
+                .write(true)
+                .truncate(true)
+                .open(&path);
+            file.map(|file| (path.clone(), file))
+                .map_err(|error| TrainError::io(path, error))
         };
-        Ok(Self { metrics: open("metrics.jsonl")?, ranks: open("ranks.jsonl")? })
+        Ok(Self {
+            metrics: open("metrics.jsonl")?,
+            ranks: open("ranks.jsonl")?,
+        })
     }
 }
 
@@ -75,7 +83,8 @@ fn line(target: &mut (PathBuf, File), value: &impl Serialize) -> Result<(), Trai
     let mut text = serde_json::to_string(value)
         .map_err(|error| TrainError::io(path.as_path(), error.into()))?;
     text.push('\n');
-    file.write_all(text.as_bytes()).map_err(|error| TrainError::io(path.as_path(), error))
+    file.write_all(text.as_bytes())
+        .map_err(|error| TrainError::io(path.as_path(), error))
 }
 
 impl Observer for JsonLines {
@@ -84,9 +93,12 @@ impl Observer for JsonLines {
     }
 
     fn evaluated(&mut self, step: usize, result: &EvalResult) -> Result<(), TrainError> {
-        let EvalResult { loss, perplexity, tokens } = result;
-        let value =
-            json!({"step": step, "eval_loss": loss, "eval_perplexity": perplexity, "eval_tokens": tokens});
+        let EvalResult {
+            loss,
+            perplexity,
+            tokens,
+        } = result;
+        let value = json!({"step": step, "eval_loss": loss, "eval_perplexity": perplexity, "eval_tokens": tokens});
         line(&mut self.metrics, &value)
     }
 

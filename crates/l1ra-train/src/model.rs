@@ -68,7 +68,11 @@ pub struct FineTune {
 impl FineTune {
     /// A learner around `lm`, for [`StepStrategy`](crate::StepStrategy).
     pub fn new(lm: CausalLm, ranks: Option<RankCallback>) -> Self {
-        Self { lm, ranks, reduction: Reduction::Sum }
+        Self {
+            lm,
+            ranks,
+            reduction: Reduction::Sum,
+        }
     }
 
     /// The same with another reduction.
@@ -78,7 +82,13 @@ impl FineTune {
 
     /// The loss of a batch. Logits are made for rows with a target only.
     pub fn loss(&self, batch: TokenBatch) -> LossOutput {
-        let TokenBatch { ids, rows, targets, target_count, token_count } = batch;
+        let TokenBatch {
+            ids,
+            rows,
+            targets,
+            target_count,
+            token_count,
+        } = batch;
         let device = ids.device();
         let loss_sum = match (rows, targets) {
             (Some(rows), Some(targets)) => {
@@ -87,7 +97,11 @@ impl FineTune {
             }
             _ => Tensor::zeros([1], &device),
         };
-        LossOutput { loss_sum, targets: target_count, tokens: token_count }
+        LossOutput {
+            loss_sum,
+            targets: target_count,
+            tokens: token_count,
+        }
     }
 }
 
@@ -98,14 +112,20 @@ impl TrainStep for FineTune {
     fn step(&self, batch: TokenBatch) -> TrainOutput<LossOutput> {
         let output = self.loss(batch);
         if output.targets == 0 {
-            return TrainOutput { grads: GradientsParams::new(), item: output };
+            return TrainOutput {
+                grads: GradientsParams::new(),
+                item: output,
+            };
         }
         let loss = match self.reduction {
             Reduction::Sum => output.loss_sum.clone(),
             Reduction::Mean => output.loss_sum.clone().div_scalar(output.targets as f64),
         };
         let grads = loss.backward();
-        let item = LossOutput { loss_sum: output.loss_sum.inner(), ..output };
+        let item = LossOutput {
+            loss_sum: output.loss_sum.inner(),
+            ..output
+        };
         TrainOutput::new(self, grads, item)
     }
 

@@ -71,16 +71,33 @@ impl TrainOptions {
         at_least("max_length", self.max_length, 2)?;
         number("lr", self.lr, self.lr > 0.0, "a positive number")?;
         let clip = self.max_grad_norm;
-        number("max_grad_norm", clip, clip >= 0.0, "zero (no clipping) or a positive number")?;
+        number(
+            "max_grad_norm",
+            clip,
+            clip >= 0.0,
+            "zero (no clipping) or a positive number",
+        )?;
         let decay = self.optimizer.weight_decay;
-        number("weight_decay", decay, decay >= 0.0, "zero or a positive number")?;
+        number(
+            "weight_decay",
+            decay,
+            decay >= 0.0,
+            "zero or a positive number",
+        )?;
         if self.warmup_steps >= self.steps {
             let expected = format!("fewer than the {} steps of the run", self.steps);
             return Err(wrong("warmup_steps", self.warmup_steps, expected));
         }
-        for (field, beta) in [("beta_1", self.optimizer.beta_1), ("beta_2", self.optimizer.beta_2)]
-        {
-            number(field, beta, (0.0..1.0).contains(&beta), "a number in [0, 1)")?;
+        for (field, beta) in [
+            ("beta_1", self.optimizer.beta_1),
+            ("beta_2", self.optimizer.beta_2),
+        ] {
+            number(
+                field,
+                beta,
+                (0.0..1.0).contains(&beta),
+                "a number in [0, 1)",
+            )?;
         }
         let epsilon = self.optimizer.epsilon;
         number("epsilon", epsilon, epsilon > 0.0, "a positive number")?;
@@ -90,20 +107,27 @@ impl TrainOptions {
 }
 
 fn at_least(field: &'static str, seen: usize, least: usize) -> Result<(), TrainError> {
-    if seen >= least { Ok(()) } else { Err(wrong(field, seen, format!("at least {least}"))) }
+    if seen >= least {
+        Ok(())
+    } else {
+        Err(wrong(field, seen, format!("at least {least}")))
+    }
 }
 
-fn number(
-    field: &'static str,
-    seen: f64,
-    holds: bool,
-    expected: &str,
-) -> Result<(), TrainError> {
-    if seen.is_finite() && holds { Ok(()) } else { Err(wrong(field, seen, expected)) }
+fn number(field: &'static str, seen: f64, holds: bool, expected: &str) -> Result<(), TrainError> {
+    if seen.is_finite() && holds {
+        Ok(())
+    } else {
+        Err(wrong(field, seen, expected))
+    }
 }
 
 fn wrong(field: &'static str, seen: impl ToString, expected: impl Into<String>) -> TrainError {
-    TrainError::Option { field, seen: seen.to_string(), expected: expected.into() }
+    TrainError::Option {
+        field,
+        seen: seen.to_string(),
+        expected: expected.into(),
+    }
 }
 
 #[cfg(test)]
@@ -118,11 +142,24 @@ mod tests {
     #[test]
     fn bad_values_name_the_field_and_the_remedy() {
         let message = |options: TrainOptions| options.validate().unwrap_err().to_string();
-        let options = TrainOptions { steps: 0, ..Default::default() };
+        let options = TrainOptions {
+            steps: 0,
+            ..Default::default()
+        };
         assert_eq!(message(options), "steps = 0: at least 1");
-        let options = TrainOptions { warmup_steps: 100, ..Default::default() };
-        assert_eq!(message(options), "warmup_steps = 100: fewer than the 100 steps of the run");
-        let mut options = TrainOptions { steps: 20, warmup_steps: 2, ..Default::default() };
+        let options = TrainOptions {
+            warmup_steps: 100,
+            ..Default::default()
+        };
+        assert_eq!(
+            message(options),
+            "warmup_steps = 100: fewer than the 100 steps of the run"
+        );
+        let mut options = TrainOptions {
+            steps: 20,
+            warmup_steps: 2,
+            ..Default::default()
+        };
         options.adapters.update_ratio = 0.01;
         assert!(message(options).contains("more updates than the 20 optimizer steps"));
         let mut options = TrainOptions::default();

@@ -38,7 +38,12 @@ impl Progress {
             ProgressBar::new(total as u64)
                 .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { total, every: total.div_ceil(10).max(1), bar, tokens: 0 }
+        Self {
+            total,
+            every: total.div_ceil(10).max(1),
+            bar,
+            tokens: 0,
+        }
     }
 
     /// Prints a line, above the bar where there is one. A closed standard error is no reason to
@@ -67,7 +72,10 @@ impl Observer for Progress {
                 }
             }
             None if step % self.every == 0 || *step == 1 => {
-                self.line(&format!("step {step}/{}  loss {loss:.4}  {rate:.0} tokens/s", self.total));
+                self.line(&format!(
+                    "step {step}/{}  loss {loss:.4}  {rate:.0} tokens/s",
+                    self.total
+                ));
             }
             None => {}
         }
@@ -75,8 +83,12 @@ impl Observer for Progress {
     }
 
     fn evaluated(&mut self, step: usize, result: &EvalResult) -> Result<(), TrainError> {
-        let EvalResult { loss, perplexity, .. } = result;
-        self.line(&format!("step {step}  eval loss {loss:.4}  perplexity {perplexity:.2}"));
+        let EvalResult {
+            loss, perplexity, ..
+        } = result;
+        self.line(&format!(
+            "step {step}  eval loss {loss:.4}  perplexity {perplexity:.2}"
+        ));
         Ok(())
     }
 
@@ -84,7 +96,10 @@ impl Observer for Progress {
         let spare = update.plan.spare;
         if spare > 0 {
             let grown = update.plan.grown.len();
-            self.line(&format!("step {}  {spare} ranks pruned, {grown} grown", update.step));
+            self.line(&format!(
+                "step {}  {spare} ranks pruned, {grown} grown",
+                update.step
+            ));
         }
         Ok(())
     }

@@ -34,7 +34,10 @@ impl RankTable {
 
     /// Number of ranks that ended in another adapter than they began in.
     pub fn moved(&self) -> usize {
-        self.entries.iter().map(|entry| entry.after.saturating_sub(entry.before)).sum()
+        self.entries
+            .iter()
+            .map(|entry| entry.after.saturating_sub(entry.before))
+            .sum()
     }
 }
 
@@ -60,14 +63,20 @@ impl fmt::Display for RankTable {
             *cell = (cell.0 + entry.before, cell.1 + entry.after);
         }
         write!(f, "{:>5}", "layer")?;
-        columns.iter().try_for_each(|column| write!(f, "{column:>11}"))?;
+        columns
+            .iter()
+            .try_for_each(|column| write!(f, "{column:>11}"))?;
         for row in &rows {
             let name = row.map_or("-".to_string(), |layer| layer.to_string());
             write!(f, "\n{name:>5}")?;
             for column in &columns {
                 let cell = cells.get(&(*row, *column)).map(|(before, after)| {
                     let change = *after as i64 - *before as i64;
-                    if change == 0 { after.to_string() } else { format!("{after} ({change:+})") }
+                    if change == 0 {
+                        after.to_string()
+                    } else {
+                        format!("{after} ({change:+})")
+                    }
                 });
                 write!(f, "{:>11}", cell.unwrap_or_default())?;
             }
@@ -79,7 +88,11 @@ impl fmt::Display for RankTable {
             write!(f, "{:>11.1}", sum as f64 / f64::from(count))?;
         }
         let (before, after) = self.totals();
-        write!(f, "\ntotal {before} → {after} ranks, {} moved", self.moved())
+        write!(
+            f,
+            "\ntotal {before} → {after} ranks, {} moved",
+            self.moved()
+        )
     }
 }
 
@@ -89,7 +102,11 @@ mod tests {
 
     #[test]
     fn shows_what_moved() {
-        let entry = |path: &str, before, after| RankEntry { path: path.into(), before, after };
+        let entry = |path: &str, before, after| RankEntry {
+            path: path.into(),
+            before,
+            after,
+        };
         let table = RankTable {
             entries: vec![
                 entry("model.layers.0.self_attn.q_proj", 8, 6),

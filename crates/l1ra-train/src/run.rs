@@ -11,7 +11,7 @@ use l1ra_core::{
     RankAllocator, attach_adapters,
     optim::adapter_optimizer,
     peft::{Layout, save_adapter},
-    walk::{adapters, trainable_parameters},
+    walk::{adapter_parameters, adapters},
 };
 use l1ra_models::CausalLm;
 
@@ -42,7 +42,7 @@ pub struct RunReport {
     pub ranks: RankTable,
     /// Every rank update.
     pub updates: Vec<RankUpdate>,
-    /// Trainable parameters at the start and at the end.
+    /// Adapter parameters at the start and at the end.
     pub parameters: [usize; 2],
     /// Tokens trained on, padding not counted.
     pub tokens: usize,
@@ -90,9 +90,11 @@ pub fn finetune(
 
     let mut model = input.model.fork(&training_device).no_grad();
     attach_adapters(&mut model, &options.adapters, &training_device)?;
-    let parameters_before = trainable_parameters(&model);
-    let start: Vec<(String, usize)> =
-        adapters(&model).iter().map(|view| (view.path.clone(), view.rank())).collect();
+    let parameters_before = adapter_parameters(&model);
+    let start: Vec<(String, usize)> = adapters(&model)
+        .iter()
+        .map(|view| (view.path.clone(), view.rank()))
+        .collect();
     let allocator = RankAllocator::new(
         &model,
         &options.adapters,
@@ -113,10 +115,20 @@ pub fn finetune(
 
     device.seed(options.seed); // Dropout draws on the device.
     let seed = Some(options.seed);
-    let train = loader(input.train, options.batch_size, input.pad, seed, &training_device);
+    let train = loader(
+        input.train,
+        options.batch_size,
+        input.pad,
+        seed,
+        &training_device,
+    );
     let eval = loader(input.eval, options.batch_size, input.pad, None, &device);
-    let rate =
-        WarmupSchedule::new(options.lr, options.steps, options.warmup_steps, options.schedule);
+    let rate = WarmupSchedule::new(
+        options.lr,
+        options.steps,
+        options.warmup_steps,
+        options.schedule,
+    );
     let learner = Learner::new(
         FineTune::new(model, Some(ranks.clone())),
         adapter_optimizer(&options.adapters, &options.optimizer),
@@ -133,7 +145,9 @@ pub fn finetune(
         return Err(error);
     }
     let (Some(before), Some(after)) = (outcome.before, outcome.after) else {
-        let detail = result.error.map_or("it did not start".into(), |error| error.to_string());
+        let detail = result
+            .error
+            .map_or("it did not start".into(), |error| error.to_string());
         return Err(TrainError::Stopped { step: 0, detail });
     };
     let model = result.model.lm;
@@ -149,14 +163,20 @@ pub fn finetune(
         Some(update) => update.plan.ranks(),
         None => start.iter().map(|(_, rank)| *rank).collect(),
     };
-    let entry = |((path, before), after)| RankEntry { path, before, after };
+    let entry = |((path, before), after)| RankEntry {
+        path,
+        before,
+        after,
+    };
     let report = RunReport {
         before,
         after,
         losses: outcome.losses,
-        ranks: RankTable { entries: start.into_iter().zip(end).map(entry).collect() },
+        ranks: RankTable {
+            entries: start.into_iter().zip(end).map(entry).collect(),
+        },
         updates,
-        parameters: [parameters_before, trainable_parameters(&model)],
+        parameters: [parameters_before, adapter_parameters(&model)],
         tokens: outcome.tokens,
         seconds: outcome.train_seconds,
     };
@@ -174,7 +194,12 @@ fn check_rows(input: &RunInput<'_>) -> Result<(), TrainError> {
                 expected: "at least one".into(),
             });
         }
-        let largest = rows.iter().flat_map(|row| &row.ids).max().copied().unwrap_or(0);
+        let largest = rows
+            .iter()
+            .flat_map(|row| &row.ids)
+            .max()
+            .copied()
+            .unwrap_or(0);
         if largest as usize >= vocabulary || input.pad as usize >= vocabulary {
             return Err(TrainError::Option {
                 field: "data",

@@ -30,7 +30,9 @@ impl std::str::FromStr for Shape {
             "cosine" => Ok(Self::Cosine),
             "linear" => Ok(Self::Linear),
             "constant" => Ok(Self::Constant),
-            _ => Err(format!("schedule `{text}` is unknown; known: cosine, linear, constant")),
+            _ => Err(format!(
+                "schedule `{text}` is unknown; known: cosine, linear, constant"
+            )),
         }
     }
 }
@@ -59,7 +61,13 @@ pub struct WarmupSchedule {
 impl WarmupSchedule {
     /// A schedule that starts at step 0.
     pub fn new(peak: f64, total: usize, warmup: usize, shape: Shape) -> Self {
-        Self { peak, total, warmup, shape, step: 0 }
+        Self {
+            peak,
+            total,
+            warmup,
+            shape,
+            step: 0,
+        }
     }
 
     /// The learning rate of step `s`.
@@ -107,7 +115,11 @@ pub struct GateSchedule {
 impl GateSchedule {
     /// `eta_c` at every step.
     pub fn constant(eta_c: f64) -> Self {
-        Self { eta_c, first: eta_c, started: false }
+        Self {
+            eta_c,
+            first: eta_c,
+            started: false,
+        }
     }
 
     /// What the authors' code does under a warm-up: `eta_c·λ(0)`, that is 0, at the first step.
@@ -118,7 +130,11 @@ impl GateSchedule {
 
 impl LrScheduler for GateSchedule {
     fn step(&mut self) -> LearningRate {
-        if std::mem::replace(&mut self.started, true) { self.eta_c } else { self.first }
+        if std::mem::replace(&mut self.started, true) {
+            self.eta_c
+        } else {
+            self.first
+        }
     }
 
     fn to_record(&self) -> LrSchedulerRecord {
@@ -146,7 +162,10 @@ mod tests {
 
     #[test]
     fn rates_rise_from_zero_and_fall_by_shape() {
-        assert_eq!(rates(Shape::Linear, 9), [0.0, 0.25, 0.5, 0.75, 1.0, 0.75, 0.5, 0.25, 0.0]);
+        assert_eq!(
+            rates(Shape::Linear, 9),
+            [0.0, 0.25, 0.5, 0.75, 1.0, 0.75, 0.5, 0.25, 0.0]
+        );
         let cosine = rates(Shape::Cosine, 8);
         assert!((cosine[6] - 0.5).abs() < 1e-12 && cosine[4] == 1.0);
         assert_eq!(rates(Shape::Constant, 7)[4..], [1.0; 3]);

@@ -100,7 +100,10 @@ impl StepStrategy {
         mut what: impl FnMut(&mut dyn Observer) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
         self.with_shared(|shared| {
-            shared.observers.iter_mut().try_for_each(|observer| what(observer.as_mut()))
+            shared
+                .observers
+                .iter_mut()
+                .try_for_each(|observer| what(observer.as_mut()))
         })
     }
 
@@ -121,7 +124,10 @@ impl StepStrategy {
         let started = Instant::now();
         let mut evaluating = 0.0;
         let mut told = 0;
-        let mut batches = Endless { loader: train, iterator: train.iter() };
+        let mut batches = Endless {
+            loader: train,
+            iterator: train.iter(),
+        };
         for step in 1..=self.steps {
             let mut metrics = self.optimizer_step(learner, &mut batches, step)?;
             metrics.seconds = started.elapsed().as_secs_f64() - evaluating;
@@ -144,7 +150,9 @@ impl StepStrategy {
                 evaluating += began.elapsed().as_secs_f64();
             }
             if interrupter.should_stop() {
-                let detail = interrupter.get_message().unwrap_or_else(|| "interrupted".into());
+                let detail = interrupter
+                    .get_message()
+                    .unwrap_or_else(|| "interrupted".into());
                 return Err(TrainError::Stopped { step, detail });
             }
         }
@@ -186,8 +194,7 @@ impl StepStrategy {
         }
         let mean = 1.0 / targets.max(1) as f64;
         let loss = sum * mean;
-        let (grads, grad_norm) =
-            scale_and_clip(&learner.model(), grads, mean, self.max_grad_norm);
+        let (grads, grad_norm) = scale_and_clip(&learner.model(), grads, mean, self.max_grad_norm);
         if !loss.is_finite() || !grad_norm.is_finite() {
             let detail = format!(
                 "the loss is {loss} and the gradient norm {grad_norm}; \
@@ -198,7 +205,15 @@ impl StepStrategy {
         learner.lr_step();
         learner.optimizer_step(grads);
         let lr = learner.lr_current().base();
-        Ok(StepMetrics { step, loss, grad_norm, lr, targets, tokens, seconds: 0.0 })
+        Ok(StepMetrics {
+            step,
+            loss,
+            grad_norm,
+            lr,
+            targets,
+            tokens,
+            seconds: 0.0,
+        })
     }
 
     fn evaluate<M>(

@@ -3,6 +3,12 @@
 //!
 //! Replays every `trace_*.json` with its `.safetensors` in `L1RA_TRACE_DIR`, on the models in
 //! `L1RA_TRACE_MODELS`; both default to the repository's copies.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 use std::{
     path::{Path, PathBuf},
@@ -116,18 +122,30 @@ struct Tensors<'a>(SafeTensors<'a>);
 
 impl Tensors<'_> {
     fn floats(&self, name: &str) -> Vec<f32> {
-        let view = self.0.tensor(name).unwrap_or_else(|_| panic!("tensor {name}"));
-        view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        let view = self
+            .0
+            .tensor(name)
+            .unwrap_or_else(|_| panic!("tensor {name}"));
+        view.data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     }
 
     fn data(&self, name: &str) -> TensorData {
-        TensorData::new(self.floats(name), self.0.tensor(name).unwrap().shape().to_vec())
+        TensorData::new(
+            self.floats(name),
+            self.0.tensor(name).unwrap().shape().to_vec(),
+        )
     }
 
     /// The batches of all steps.
     fn input_ids(&self) -> (Vec<i64>, [usize; 3]) {
         let view = self.0.tensor("input_ids").unwrap();
-        let ids = view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+        let ids = view
+            .data()
+            .chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()));
         let shape = view.shape();
         (ids.collect(), [shape[0], shape[1], shape[2]])
     }
@@ -135,12 +153,19 @@ impl Tensors<'_> {
 
 fn difference(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| f64::from((a - b).abs()))
+        .fold(0.0, f64::max)
 }
 
 fn folder(variable: &str, default: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(default),
+        || {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../../tests/fixtures")
+                .join(default)
+        },
         PathBuf::from,
     )
 }
@@ -182,7 +207,12 @@ fn replay(path: &Path, models: &Path) {
         assert_eq!(seen, expected.ranks, "{name}: ranks");
         check_report(&name, s, expected, &ranks);
 
-        let input = batch_of(&ids[s * batch * length..(s + 1) * batch * length], batch, length, &device);
+        let input = batch_of(
+            &ids[s * batch * length..(s + 1) * batch * length],
+            batch,
+            length,
+            &device,
+        );
         let targets = input.target_count as f64;
         learner.lr_step();
         let output = learner.train_step(input);
@@ -202,7 +232,14 @@ fn replay(path: &Path, models: &Path) {
             largest.gates = largest.gates.max(difference(gates, &expected));
         }
     }
-    compare_final(&trace, &tensors, &learner, &ids[..batch * length], [batch, length], &mut largest);
+    compare_final(
+        &trace,
+        &tensors,
+        &learner,
+        &ids[..batch * length],
+        [batch, length],
+        &mut largest,
+    );
     println!(
         "{:<16} {} steps, {} updates; largest deviation: loss {:.1e}  grad norm {:.1e}  \
          gates {:.1e}  A, B {:.1e}  delta {:.1e}  logits {:.1e}",
@@ -219,7 +256,11 @@ fn replay(path: &Path, models: &Path) {
     assert!(largest.loss < 1e-4, "{}: losses", trace.name);
     assert!(largest.gates < 5e-4, "{}: gates", trace.name);
     assert!(largest.matrices < 5e-4, "{}: A and B", trace.name);
-    assert!(largest.delta < 5e-4 && largest.logits < 5e-4, "{}: delta and logits", trace.name);
+    assert!(
+        largest.delta < 5e-4 && largest.logits < 5e-4,
+        "{}: delta and logits",
+        trace.name
+    );
 }
 
 fn adapter_config(hyper: &Hyper) -> L1raConfig {
@@ -277,14 +318,28 @@ fn learner_model(
             device,
         ));
     });
-    let names: Vec<String> = walk::adapters(&lm).into_iter().map(|view| view.path).collect();
-    let expected: Vec<&str> = trace.adapters.iter().map(|adapter| adapter.name.as_str()).collect();
+    let names: Vec<String> = walk::adapters(&lm)
+        .into_iter()
+        .map(|view| view.path)
+        .collect();
+    let expected: Vec<&str> = trace
+        .adapters
+        .iter()
+        .map(|adapter| adapter.name.as_str())
+        .collect();
     assert_eq!(names, expected, "adapters in the trace's order");
 
     let (config, optimizer) = (adapter_config(&trace.hyper), optimizer_config(&trace.hyper));
     let bank = tensors.0.tensor("noise_bank").unwrap().shape()[1];
-    let bank = Bank { values: tensors.floats("noise_bank"), width: bank };
-    let Hyper { total_steps, warmup_steps, .. } = trace.hyper;
+    let bank = Bank {
+        values: tensors.floats("noise_bank"),
+        width: bank,
+    };
+    let Hyper {
+        total_steps,
+        warmup_steps,
+        ..
+    } = trace.hyper;
     let allocator = RankAllocator::new(&lm, &config, &optimizer, total_steps, warmup_steps)
         .unwrap()
         .with_noise(bank);
@@ -317,7 +372,12 @@ fn batch_of(ids: &[i64], batch: usize, length: usize, device: &Device) -> TokenB
         targets.push(ids[position + 1]);
     }
     let count = rows.len();
-    let vector = |values| Some(Tensor::from_data(TensorData::new::<i64, _>(values, [count]), device));
+    let vector = |values| {
+        Some(Tensor::from_data(
+            TensorData::new::<i64, _>(values, [count]),
+            device,
+        ))
+    };
     TokenBatch {
         ids: Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), [batch, length]), device),
         rows: vector(rows),
@@ -331,7 +391,11 @@ fn check_report(name: &str, step: usize, expected: &Step, ranks: &RankCallback) 
     let updates = ranks.updates();
     let update = updates.iter().find(|update| update.step == step);
     let (Some(update), Some(report)) = (update, &expected.report) else {
-        assert_eq!(update.is_some(), expected.report.is_some(), "{name}: an update");
+        assert_eq!(
+            update.is_some(),
+            expected.report.is_some(),
+            "{name}: an update"
+        );
         return;
     };
     let plan = &update.plan;
@@ -359,24 +423,41 @@ fn compare_final(
     for view in walk::adapters(&lm) {
         let data = view.data().unwrap();
         let path = &view.path;
-        let pair = [(&data.a, "lora_A"), (&data.b, "lora_B"), (&data.c, "lora_c")];
+        let pair = [
+            (&data.a, "lora_A"),
+            (&data.b, "lora_B"),
+            (&data.c, "lora_c"),
+        ];
         for (values, part) in pair {
             let seen = difference(values, &tensors.floats(&format!("final.{path}.{part}")));
-            let slot = if part == "lora_c" { &mut largest.gates } else { &mut largest.matrices };
+            let slot = if part == "lora_c" {
+                &mut largest.gates
+            } else {
+                &mut largest.matrices
+            };
             *slot = slot.max(seen);
         }
     }
     lm.for_each_linear(&mut |path, linear| {
         if let Some(adapter) = &linear.adapter {
             // Recorded as [d_out, d_in].
-            let delta = adapter.delta_weight().transpose().into_data().try_into_vec().unwrap();
+            let delta = adapter
+                .delta_weight()
+                .transpose()
+                .into_data()
+                .try_into_vec()
+                .unwrap();
             let seen = difference(&delta, &tensors.floats(&format!("final.{path}.delta")));
             largest.delta = largest.delta.max(seen);
         }
     });
     let device = Device::flex();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), shape), &device);
-    let logits = lm.forward(ids, None).into_data().try_into_vec::<f32>().unwrap();
+    let logits = lm
+        .forward(ids, None)
+        .into_data()
+        .try_into_vec::<f32>()
+        .unwrap();
     largest.logits = difference(&logits, &tensors.floats("final_logits"));
     assert_eq!(trace.adapters.len(), walk::adapters(&lm).len());
 }

@@ -37,12 +37,20 @@ pub(crate) struct Picture {
 impl Pictures {
     /// `count` pictures of the patterns that belong to a seed.
     pub(crate) fn new(patterns: u64, count: usize) -> Self {
-        Self { patterns, first: 0, count }
+        Self {
+            patterns,
+            first: 0,
+            count,
+        }
     }
 
     /// Other pictures of the same patterns.
     pub(crate) fn test_set(&self) -> Self {
-        Self { first: self.count, count: 1024, ..self.clone() }
+        Self {
+            first: self.count,
+            count: 1024,
+            ..self.clone()
+        }
     }
 
     /// Number of pictures.
@@ -64,7 +72,10 @@ impl Pictures {
             let ink: f32 = if pattern.random_bool(0.5) { 0.5 } else { -0.5 };
             ink + noise.random_range(-NOISE..NOISE)
         };
-        Picture { pixels: (0..PIXELS).map(pixel).collect(), label }
+        Picture {
+            pixels: (0..PIXELS).map(pixel).collect(),
+            label,
+        }
     }
 }
 
@@ -94,8 +105,14 @@ pub(crate) struct PicturesBatcher;
 impl PicturesBatcher {
     pub(crate) fn stack(&self, pictures: Vec<Picture>, device: &Device) -> PicturesBatch {
         let count = pictures.len();
-        let labels: Vec<i64> = pictures.iter().map(|picture| picture.label as i64).collect();
-        let pixels: Vec<f32> = pictures.into_iter().flat_map(|picture| picture.pixels).collect();
+        let labels: Vec<i64> = pictures
+            .iter()
+            .map(|picture| picture.label as i64)
+            .collect();
+        let pixels: Vec<f32> = pictures
+            .into_iter()
+            .flat_map(|picture| picture.pixels)
+            .collect();
         PicturesBatch {
             pixels: Tensor::from_data(TensorData::new(pixels, [count, PIXELS]), device),
             labels: Tensor::from_data(TensorData::new(labels, [count]), device),

@@ -67,15 +67,25 @@ fn main() -> Result<()> {
     // The same model with adapters: its linear layers are frozen, A, c and B are trained.
     let new = Pictures::new(1, 4096);
     let steps = args.epochs * new.len().div_ceil(BATCH);
-    let config = L1raConfig { rank: 4, alpha: 8.0, eta_c: 0.05, ..Default::default() };
+    let config = L1raConfig {
+        rank: 4,
+        alpha: 8.0,
+        eta_c: 0.05,
+        ..Default::default()
+    };
     let optimizer = AdamEConfig::default();
     let training = device.clone().autodiff();
     let mut model = base.clone().fork(&training).no_grad();
     attach_adapters(&mut model, &config, &training)?;
     let start = adapters(&model);
     let trainable = trainable_parameters(&model);
-    let ranks =
-        RankCallback::new(RankAllocator::new(&model, &config, &optimizer, steps, steps / 20)?);
+    let ranks = RankCallback::new(RankAllocator::new(
+        &model,
+        &config,
+        &optimizer,
+        steps,
+        steps / 20,
+    )?);
     let model = model.with_ranks(ranks.clone());
     let rate = WarmupSchedule::new(1e-2, steps, steps / 20, Shape::Cosine);
     let learner = Learner::new(
@@ -86,8 +96,15 @@ fn main() -> Result<()> {
     let tuned = fit(&args, &device, learner, new.clone())?;
 
     let (old_test, new_test) = (old.test_set(), new.test_set());
-    println!("{} of {} parameters were trained", trainable, base.num_params());
-    println!("accuracy on the old patterns: base {:.3}", accuracy(&base, &old_test, &device));
+    println!(
+        "{} of {} parameters were trained",
+        trainable,
+        base.num_params()
+    );
+    println!(
+        "accuracy on the old patterns: base {:.3}",
+        accuracy(&base, &old_test, &device)
+    );
     println!(
         "accuracy on the new patterns: base {:.3}, with adapters {:.3}",
         accuracy(&base, &new_test, &device),
@@ -100,7 +117,12 @@ fn main() -> Result<()> {
         after: after.rank(),
     });
     println!("ranks after {} updates", ranks.updates().len());
-    println!("{}", RankTable { entries: entries.collect() });
+    println!(
+        "{}",
+        RankTable {
+            entries: entries.collect()
+        }
+    );
     Ok(())
 }
 
@@ -113,7 +135,9 @@ fn fit(
 ) -> Result<Classifier> {
     let test = pictures.test_set();
     let loader = |set: Pictures| {
-        let builder = DataLoaderBuilder::new(PicturesBatcher).batch_size(BATCH).shuffle(0);
+        let builder = DataLoaderBuilder::new(PicturesBatcher)
+            .batch_size(BATCH)
+            .shuffle(0);
         builder.set_device(device.clone()).build(set)
     };
     let result = SupervisedTraining::new(&args.output, loader(pictures), loader(test))

@@ -11,7 +11,7 @@ use burn::{
 use l1ra_core::{AdaptedLinear, AdaptedModule};
 use l1ra_train::RankCallback;
 
-use crate::data::{CLASSES, PIXELS, PicturesBatch, PicturesBatcher, Pictures};
+use crate::data::{CLASSES, PIXELS, Pictures, PicturesBatch, PicturesBatcher};
 
 /// The model: its linear layers are [`AdaptedLinear`], the rest is plain Burn.
 #[derive(Module, Debug)]
@@ -49,7 +49,10 @@ impl Classifier {
 
     /// The same with rank reallocation in its optimizer step.
     pub(crate) fn with_ranks(self, ranks: RankCallback) -> Self {
-        Self { ranks: Some(ranks), ..self }
+        Self {
+            ranks: Some(ranks),
+            ..self
+        }
     }
 
     fn forward(&self, pixels: Tensor<2>) -> Tensor<2> {

@@ -119,7 +119,10 @@ impl Args {
                 seed: self.seed,
                 ..Default::default()
             },
-            optimizer: AdamEConfig { weight_decay: self.weight_decay, ..Default::default() },
+            optimizer: AdamEConfig {
+                weight_decay: self.weight_decay,
+                ..Default::default()
+            },
             steps: self.steps,
             batch_size: self.batch_size,
             accumulation: self.accumulation,

@@ -14,7 +14,6 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
 use args::Args;
-use burn::tensor::Device;
 use clap::Parser;
 use l1ra_models::{
     CausalLm, ChatTemplate, LoadOptions, Role, Sampling, TextTokenizer, generate::generate_text,
@@ -34,7 +33,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            let late = error.downcast_ref::<TrainError>().is_some_and(|e| !e.is_users_mistake());
+            let late = error
+                .downcast_ref::<TrainError>()
+                .is_some_and(|e| !e.is_users_mistake());
             ExitCode::from(if late { 1 } else { 2 })
         }
     }
@@ -57,7 +58,7 @@ fn run(args: &Args) -> Result<()> {
     let storage = args.dtype;
     let loaded = files.load(LoadOptions { storage }, &device)?;
     let (tokenizer, prompt) = (&loaded.tokenizer, &data.prompt);
-    let sample_before = sample(&loaded.model, tokenizer, prompt, &device)?;
+    let sample_before = sample(&loaded.model, tokenizer, prompt)?;
 
     let input = RunInput {
         model: loaded.model,
@@ -75,7 +76,7 @@ fn run(args: &Args) -> Result<()> {
     if !prompt.text.is_empty() {
         println!("\nprompt   {}", prompt.text);
         println!("before   {}", one_line(&sample_before));
-        println!("after    {}", one_line(&sample(&model, tokenizer, prompt, &device)?));
+        println!("after    {}", one_line(&sample(&model, tokenizer, prompt)?));
     }
     let output = args.output.display();
     println!("\nadapter  {output}/adapter (PEFT files; gates and ranks beside them)");
@@ -85,8 +86,7 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn read_template(path: &Path, tokenizer: &TextTokenizer) -> Result<ChatTemplate> {
-    let source =
-        std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    let source = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
     let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
     let eos = tokenizer.eos.first().copied();
     Ok(ChatTemplate::new(source, token(tokenizer.bos), token(eos))?)
@@ -135,7 +135,11 @@ impl Data {
                     train.len()
                 );
                 train_report += &format!("; the last {held_out} are held out");
-                (train.split_off(train.len() - held_out), "held out".into(), document)
+                (
+                    train.split_off(train.len() - held_out),
+                    "held out".into(),
+                    document,
+                )
             }
         };
         let eval_report = match eval.len() > args.eval_rows {
@@ -144,7 +148,13 @@ impl Data {
         };
         eval.truncate(args.eval_rows.max(1));
         let prompt = Prompt::new(&eval_document, &encoder)?;
-        Ok(Self { train, eval, train_report, eval_report, prompt })
+        Ok(Self {
+            train,
+            eval,
+            train_report,
+            eval_report,
+            prompt,
+        })
     }
 }
 
@@ -154,39 +164,60 @@ impl Prompt {
         let (Document::Chat(conversations), Some(template)) = (document, encoder.template) else {
             return Ok(Self::default());
         };
-        let Some(first) = conversations.first() else { return Ok(Self::default()) };
-        let turns = first.messages.iter().take_while(|message| message.role != Role::Assistant);
+        let Some(first) = conversations.first() else {
+            return Ok(Self::default());
+        };
+        let turns = first
+            .messages
+            .iter()
+            .take_while(|message| message.role != Role::Assistant);
         let turns: Vec<_> = turns.cloned().collect();
-        let text = turns.last().map(|message| message.content.clone()).unwrap_or_default();
+        let text = turns
+            .last()
+            .map(|message| message.content.clone())
+            .unwrap_or_default();
         let ids = encoder.tokenizer.encode(&template.render(&turns, true)?)?;
         Ok(Self { text, ids })
     }
 }
 
-fn sample(
-    model: &CausalLm,
-    tokenizer: &TextTokenizer,
-    prompt: &Prompt,
-    _device: &Device,
-) -> Result<String> {
+fn sample(model: &CausalLm, tokenizer: &TextTokenizer, prompt: &Prompt) -> Result<String> {
     if prompt.ids.is_empty() {
         return Ok(String::new());
     }
-    let sampling = Sampling { max_new_tokens: 40, ..Default::default() };
+    let sampling = Sampling {
+        max_new_tokens: 40,
+        ..Default::default()
+    };
     Ok(generate_text(model, tokenizer, &prompt.ids, sampling)?)
 }
 
 fn print_report(report: &RunReport) {
-    let RunReport { before, after, ranks, updates, parameters, tokens, seconds, .. } = report;
+    let RunReport {
+        before,
+        after,
+        ranks,
+        updates,
+        parameters,
+        tokens,
+        seconds,
+        ..
+    } = report;
     println!("\neval loss   {:.4} → {:.4}", before.loss, after.loss);
-    println!("perplexity  {:.2} → {:.2}", before.perplexity, after.perplexity);
+    println!(
+        "perplexity  {:.2} → {:.2}",
+        before.perplexity, after.perplexity
+    );
     let [first, last] = parameters;
-    println!("parameters  {first} → {last} trainable");
+    println!("parameters  {first} → {last} in adapters");
     println!(
         "training    {tokens} tokens in {seconds:.0} s, {:.0} tokens/s",
         *tokens as f64 / seconds.max(1e-9)
     );
-    println!("\nranks after {} updates (change from the start)\n{ranks}", updates.len());
+    println!(
+        "\nranks after {} updates (change from the start)\n{ranks}",
+        updates.len()
+    );
 }
 
 fn one_line(text: &str) -> String {

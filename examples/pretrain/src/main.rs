@@ -80,7 +80,11 @@ fn main() -> Result<()> {
     let device = l1ra_core::parse_device(&options.device)?;
     fs::create_dir_all(&options.output)?;
 
-    let paths: Vec<PathBuf> = options.files.iter().map(|f| options.corpus.join(f)).collect();
+    let paths: Vec<PathBuf> = options
+        .files
+        .iter()
+        .map(|f| options.corpus.join(f))
+        .collect();
     let tokenizer = train_tokenizer(&paths)?;
     let tokens = tokenize(&tokenizer, &paths)?;
     let config = config();
@@ -90,7 +94,11 @@ fn main() -> Result<()> {
     let source = RandomWeights::new(&config, options.seed, 0.04);
     let model = build_model(&source, &config, Storage::F32, &device.clone().autodiff())?;
     let parameters = model.num_params();
-    println!("{parameters} parameters, {} tokens, {} steps", tokens.len(), options.steps);
+    println!(
+        "{parameters} parameters, {} tokens, {} steps",
+        tokens.len(),
+        options.steps
+    );
     let model = train(model.set_require_grad(true), &tokens, &options, &device)?;
     save_weights(&model, FloatDType::F16, &options.output)?;
     println!("saved {}", options.output.display());
@@ -138,14 +146,16 @@ fn train_tokenizer(paths: &[PathBuf]) -> Result<Tokenizer> {
         .special_tokens(special.to_vec())
         .initial_alphabet(alphabet.into_iter().collect())
         .build();
-    let texts: Vec<String> =
-        paths.iter().map(|path| read(path)).collect::<Result<_>>()?;
+    let texts: Vec<String> = paths.iter().map(|path| read(path)).collect::<Result<_>>()?;
     let lines: Vec<&str> = texts.iter().flat_map(|text| text.lines()).collect();
     let mut trainer = TrainerWrapper::from(trainer);
     tokenizer
         .train(&mut trainer, lines.into_iter())
         .map_err(|error| anyhow::anyhow!("training the tokenizer: {error}"))?;
-    ensure!(tokenizer.get_vocab_size(true) == 4096, "the corpus is too small for 4096 tokens");
+    ensure!(
+        tokenizer.get_vocab_size(true) == 4096,
+        "the corpus is too small for 4096 tokens"
+    );
     Ok(tokenizer)
 }
 
@@ -172,7 +182,10 @@ fn tokenize(tokenizer: &Tokenizer, paths: &[PathBuf]) -> Result<Vec<i64>> {
 fn write_files(tokenizer: &Tokenizer, config: &Value, output: &Path) -> Result<()> {
     let save = |name: &str, value: &Value| fs::write(output.join(name), format!("{value:#}\n"));
     save("config.json", config)?;
-    save("generation_config.json", &json!({"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}))?;
+    save(
+        "generation_config.json",
+        &json!({"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}),
+    )?;
     save(
         "tokenizer_config.json",
         &json!({
@@ -206,8 +219,16 @@ fn train(
     options: &Options,
     device: &Device,
 ) -> Result<CausalLm> {
-    let Options { batch, length, steps, .. } = *options;
-    ensure!(tokens.len() > length + 1, "the corpus has fewer tokens than one row");
+    let Options {
+        batch,
+        length,
+        steps,
+        ..
+    } = *options;
+    ensure!(
+        tokens.len() > length + 1,
+        "the corpus has fewer tokens than one row"
+    );
     let mut optimizer = AdamWConfig::new()
         .with_beta_2(0.95)
         .with_epsilon(1e-8)
@@ -226,7 +247,8 @@ fn train(
         }
         let device = device.clone().autodiff();
         let inputs = Tensor::<2, Int>::from_data(TensorData::new(inputs, [batch, length]), &device);
-        let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [batch * length]), &device);
+        let targets =
+            Tensor::<1, Int>::from_data(TensorData::new(targets, [batch * length]), &device);
         let logits = model.forward(inputs, None).flatten::<2>(0, 1); // [batch · length, vocabulary]
         let loss = cross_entropy_sum(logits, targets).div_scalar((batch * length) as f64);
         let value: f32 = loss.clone().into_scalar();
@@ -234,7 +256,10 @@ fn train(
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         model = optimizer.step(learning_rate(step, options), model, grads);
         if step % 10 == 0 || step + 1 == steps {
-            println!("step {step:5}  loss {value:.4}  {:.0} s", started.elapsed().as_secs_f64());
+            println!(
+                "step {step:5}  loss {value:.4}  {:.0} s",
+                started.elapsed().as_secs_f64()
+            );
         }
         if (step + 1) % 200 == 0 {
             save_weights(&model, FloatDType::F16, &options.output)?;

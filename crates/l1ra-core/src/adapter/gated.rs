@@ -88,13 +88,20 @@ impl GatedLora {
     /// The scale is folded into the gates, which costs `r` products in place of `tokens · d_out`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let gates = self.lora_c.val() * self.lora_scale.val(); // [r]
-        op::gated_lora(self.dropout.forward(x), self.lora_a.val(), gates, self.lora_b.val())
+        op::gated_lora(
+            self.dropout.forward(x),
+            self.lora_a.val(),
+            gates,
+            self.lora_b.val(),
+        )
     }
 
     /// Dense update `ΔW = s · (A ∘ c)·B`, `[d_in, d_out]`, outside the autodiff graph.
     pub fn delta_weight(&self) -> Tensor<2> {
         let inner = |tensor: Tensor<2>| tensor.inner();
-        let gates = (self.lora_c.val() * self.lora_scale.val()).inner().unsqueeze_dim::<2>(0);
+        let gates = (self.lora_c.val() * self.lora_scale.val())
+            .inner()
+            .unsqueeze_dim::<2>(0);
         (inner(self.lora_a.val()) * gates).matmul(inner(self.lora_b.val()))
     }
 }

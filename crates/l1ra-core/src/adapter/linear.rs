@@ -108,5 +108,7 @@ fn frozen_matmul(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     if dtype == weight.dtype() {
         return x.matmul(weight);
     }
-    x.cast(FloatDType::from(weight.dtype())).matmul(weight).cast(FloatDType::from(dtype))
+    x.cast(FloatDType::from(weight.dtype()))
+        .matmul(weight)
+        .cast(FloatDType::from(dtype))
 }

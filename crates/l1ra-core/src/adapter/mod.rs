@@ -67,18 +67,29 @@ pub fn attach_adapters(
 ) -> Result<Vec<AdapterSpec>, ConfigError> {
     config.validate()?;
     let specs = adapter_specs(config, &linear_paths(module))?;
-    let by_path: BTreeMap<&str, &AdapterSpec> =
-        specs.iter().map(|spec| (spec.path.as_str(), spec)).collect();
+    let by_path: BTreeMap<&str, &AdapterSpec> = specs
+        .iter()
+        .map(|spec| (spec.path.as_str(), spec))
+        .collect();
     let noise = SeededNoise::new(config.seed);
     let mut too_large = None;
     module.for_each_linear(&mut |path, linear| {
-        let Some(spec) = by_path.get(path) else { return };
+        let Some(spec) = by_path.get(path) else {
+            return;
+        };
         let [d_in, d_out] = linear.dims();
         if spec.rank > d_in.min(d_out) {
             too_large.get_or_insert_with(|| rank_too_large(spec, d_in, d_out));
             return;
         }
-        linear.adapter = Some(GatedLora::init(spec, d_in, d_out, config.dropout, &noise, device));
+        linear.adapter = Some(GatedLora::init(
+            spec,
+            d_in,
+            d_out,
+            config.dropout,
+            &noise,
+            device,
+        ));
     });
     too_large.map_or(Ok(specs), Err)
 }

@@ -92,7 +92,10 @@ impl<B: Backend> Backward<B, 4> for GatedLoraBackward {
         let dy = grads.consume::<B>(&ops.node); // [n, d_out]
         if let Some(node) = b_node {
             let gated = gate::<B>(h.clone(), g.clone());
-            grads.register::<B>(node.id, B::float_matmul(B::float_transpose(gated), dy.clone()));
+            grads.register::<B>(
+                node.id,
+                B::float_matmul(B::float_transpose(gated), dy.clone()),
+            );
         }
         if x_node.is_none() && a_node.is_none() && g_node.is_none() {
             return;
@@ -114,6 +117,8 @@ impl<B: Backend> Backward<B, 4> for GatedLoraBackward {
     }
 }
 
+// The method's type is not public, so a closure has to name it.
+#[allow(clippy::redundant_closure_for_method_calls)]
 impl<B: Backend + GatedLoraOps, C: CheckpointStrategy> GatedLoraOps for Autodiff<B, C> {
     fn gated_lora(
         x: FloatTensor<Self>,
@@ -122,7 +127,11 @@ impl<B: Backend + GatedLoraOps, C: CheckpointStrategy> GatedLoraOps for Autodiff
         b: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), a.node(), g.node(), b.node()];
-        match GatedLoraBackward.prepare::<C>(nodes).compute_bound().stateful() {
+        match GatedLoraBackward
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
                 let [x, a, g, b] = [x, a, g, b].map(|tensor| tensor.into_primitive());
                 let h = B::float_matmul(x.clone(), a.clone());

@@ -17,8 +17,8 @@ use crate::{
     config::{L1raConfig, Policy},
     error::CoreError,
     init::{Noise, SeededNoise},
-    optim::adapter_optimizer,
     optim::AdamEConfig,
+    optim::adapter_optimizer,
     walk::{self, AdapterView},
 };
 
@@ -64,10 +64,15 @@ impl RankAllocator {
         let schedule = UpdateSchedule::new(config, total_steps, warmup_steps)?;
         let views = walk::adapters(module);
         if views.is_empty() {
-            return Err(CoreError::adapter("(module)", "has no adapters; attach them first"));
+            return Err(CoreError::adapter(
+                "(module)",
+                "has no adapters; attach them first",
+            ));
         }
-        let initial_ranks: HashMap<String, usize> =
-            views.iter().map(|view| (view.path.clone(), view.rank())).collect();
+        let initial_ranks: HashMap<String, usize> = views
+            .iter()
+            .map(|view| (view.path.clone(), view.rank()))
+            .collect();
         let mut allocator = Self {
             config: config.clone(),
             optimizer: optimizer.clone(),
@@ -121,7 +126,10 @@ impl RankAllocator {
         optimizer: &mut ModuleOptimizer,
     ) -> Result<(M, StepOutcome), (M, CoreError)> {
         self.step += 1;
-        let mut outcome = StepOutcome { step: self.step, plan: None };
+        let mut outcome = StepOutcome {
+            step: self.step,
+            plan: None,
+        };
         let mut module = module;
         if self.schedule.is_update(self.step) {
             let plan = match self.decide(&module) {
@@ -208,7 +216,11 @@ impl RankAllocator {
 
 impl std::fmt::Debug for RankAllocator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RankAllocator(step {}, budget {})", self.step, self.rules.budget)
+        write!(
+            f,
+            "RankAllocator(step {}, budget {})",
+            self.step, self.rules.budget
+        )
     }
 }
 

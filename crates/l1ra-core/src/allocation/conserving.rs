@@ -16,10 +16,14 @@ use crate::allocation::plan::{AdapterGates, PlanRules, RankPlan, assemble};
 /// - Ties are broken by path, so neither ids nor the order of the input matter.
 pub(super) fn plan(adapters: &[AdapterGates], rules: &PlanRules) -> RankPlan {
     let pruned: Vec<Vec<usize>> = adapters.iter().map(|a| dead_ranks(a, rules)).collect();
-    let excluded: Vec<usize> =
-        (0..adapters.len()).filter(|index| !pruned[*index].is_empty()).collect();
-    let kept: Vec<usize> =
-        adapters.iter().zip(&pruned).map(|(a, pruned)| a.gates.len() - pruned.len()).collect();
+    let excluded: Vec<usize> = (0..adapters.len())
+        .filter(|index| !pruned[*index].is_empty())
+        .collect();
+    let kept: Vec<usize> = adapters
+        .iter()
+        .zip(&pruned)
+        .map(|(a, pruned)| a.gates.len() - pruned.len())
+        .collect();
 
     let (order, grown) = if rules.reassign {
         deal(adapters, rules, &excluded, &kept)
@@ -39,7 +43,9 @@ pub(super) fn plan(adapters: &[AdapterGates], rules: &PlanRules) -> RankPlan {
 /// Ranks whose gate is zero, but for the one that must stay.
 fn dead_ranks(adapter: &AdapterGates, rules: &PlanRules) -> Vec<usize> {
     let gates = &adapter.gates;
-    let mut dead: Vec<usize> = (0..gates.len()).filter(|index| gates[*index] <= 0.0).collect();
+    let mut dead: Vec<usize> = (0..gates.len())
+        .filter(|index| gates[*index] <= 0.0)
+        .collect();
     if dead.len() == gates.len() && !rules.allow_zero_rank && !gates.is_empty() {
         // All are zero or below: the largest stays, the first among equals.
         let largest = gates.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -56,7 +62,11 @@ fn deal(
     excluded: &[usize],
     kept: &[usize],
 ) -> (Vec<usize>, Vec<usize>) {
-    let held: usize = adapters.iter().zip(kept).map(|(a, kept)| kept * rules.price(a)).sum();
+    let held: usize = adapters
+        .iter()
+        .zip(kept)
+        .map(|(a, kept)| kept * rules.price(a))
+        .sum();
     let mut left = rules.budget.saturating_sub(held);
     let mut ranks = kept.to_vec();
     let mut grown = Vec::new();
@@ -100,7 +110,9 @@ fn tiers(adapters: &[AdapterGates], rules: &PlanRules, excluded: &[usize]) -> [V
 }
 
 fn growth_order(a: &AdapterGates, b: &AdapterGates) -> Ordering {
-    b.smallest().total_cmp(&a.smallest()).then_with(|| a.path.cmp(&b.path))
+    b.smallest()
+        .total_cmp(&a.smallest())
+        .then_with(|| a.path.cmp(&b.path))
 }
 
 #[cfg(test)]
@@ -114,7 +126,13 @@ mod tests {
     fn adapter(path: &str, dims: [usize; 2], gates: &[f32]) -> AdapterGates {
         let [d_in, d_out] = dims;
         let gates = gates.to_vec();
-        AdapterGates { path: path.into(), d_in, d_out, initial_rank: gates.len(), gates }
+        AdapterGates {
+            path: path.into(),
+            d_in,
+            d_out,
+            initial_rank: gates.len(),
+            gates,
+        }
     }
 
     fn decide(config: &L1raConfig, adapters: &[AdapterGates]) -> RankPlan {
@@ -135,7 +153,10 @@ mod tests {
 
     #[test]
     fn the_budget_survives_when_every_adapter_is_pruned() {
-        let adapters = [adapter("a", [8, 8], &[0.0, 0.3]), adapter("b", [8, 8], &[0.0, 0.2])];
+        let adapters = [
+            adapter("a", [8, 8], &[0.0, 0.3]),
+            adapter("b", [8, 8], &[0.0, 0.2]),
+        ];
         let plan = decide(&L1raConfig::default(), &adapters);
         assert_eq!(plan.ranks(), [2, 2]);
     }
@@ -147,24 +168,39 @@ mod tests {
             adapter("b", [3, 8], &[0.5, 0.2]),
             adapter("c", [8, 8], &[0.4, 0.9]),
         ];
-        let config = L1raConfig { max_rank: Some(6), rank: 2, ..Default::default() };
+        let config = L1raConfig {
+            max_rank: Some(6),
+            rank: 2,
+            ..Default::default()
+        };
         let plan = decide(&config, &adapters);
         assert_eq!(plan.ranks(), [1, 3, 6]);
     }
 
     #[test]
     fn the_largest_of_dead_gates_stays_unless_zero_is_allowed() {
-        let adapters = [adapter("a", [8, 8], &[0.0, 0.0]), adapter("b", [8, 8], &[0.5, 0.2])];
+        let adapters = [
+            adapter("a", [8, 8], &[0.0, 0.0]),
+            adapter("b", [8, 8], &[0.5, 0.2]),
+        ];
         assert_eq!(decide(&L1raConfig::default(), &adapters).ranks(), [1, 3]);
-        let config = L1raConfig { allow_zero_rank: true, ..Default::default() };
+        let config = L1raConfig {
+            allow_zero_rank: true,
+            ..Default::default()
+        };
         assert_eq!(decide(&config, &adapters).ranks(), [0, 4]);
     }
 
     #[test]
     fn a_parameter_budget_is_never_passed() {
-        let adapters =
-            [adapter("a", [4, 4], &[0.0, 0.3]), adapter("b", [10, 10], &[0.5, 0.2])];
-        let config = L1raConfig { budget: BudgetUnit::Parameters, ..Default::default() };
+        let adapters = [
+            adapter("a", [4, 4], &[0.0, 0.3]),
+            adapter("b", [10, 10], &[0.5, 0.2]),
+        ];
+        let config = L1raConfig {
+            budget: BudgetUnit::Parameters,
+            ..Default::default()
+        };
         // A freed rank of `a` is 9 parameters, one of `b` costs 21: it goes back to `a`.
         assert_eq!(decide(&config, &adapters).ranks(), [2, 2]);
     }

@@ -69,7 +69,10 @@ impl PlanRules {
             max_rank: config.max_rank,
             allow_zero_rank: config.allow_zero_rank,
         };
-        rules.budget = adapters.iter().map(|a| a.gates.len() * rules.price(a)).sum();
+        rules.budget = adapters
+            .iter()
+            .map(|a| a.gates.len() * rules.price(a))
+            .sum();
         rules
     }
 
@@ -83,7 +86,10 @@ impl PlanRules {
 
     /// Most ranks that `adapter` may hold: the cap, bounded by its matrix, never below its start.
     pub fn capacity(&self, adapter: &AdapterGates) -> usize {
-        let cap = self.max_rank.unwrap_or(4 * adapter.initial_rank).max(adapter.initial_rank);
+        let cap = self
+            .max_rank
+            .unwrap_or(4 * adapter.initial_rank)
+            .max(adapter.initial_rank);
         cap.min(adapter.d_in.min(adapter.d_out))
     }
 }
@@ -109,7 +115,9 @@ impl RankChange {
 
     /// Indices of the ranks that stay, ascending.
     pub fn kept(&self) -> Vec<usize> {
-        (0..self.before).filter(|index| self.pruned.binary_search(index).is_err()).collect()
+        (0..self.before)
+            .filter(|index| self.pruned.binary_search(index).is_err())
+            .collect()
     }
 
     /// Whether the adapter changes at all.

@@ -10,11 +10,15 @@ use crate::allocation::plan::{AdapterGates, PlanRules, RankPlan, assemble};
 pub(super) fn plan(adapters: &[AdapterGates], rules: &PlanRules) -> RankPlan {
     let under = |adapter: &AdapterGates| -> Vec<usize> {
         let gates = adapter.gates.iter().enumerate();
-        gates.filter(|(_, gate)| **gate < rules.prune_threshold).map(|(index, _)| index).collect()
+        gates
+            .filter(|(_, gate)| **gate < rules.prune_threshold)
+            .map(|(index, _)| index)
+            .collect()
     };
     let mut pruned: Vec<Vec<usize>> = adapters.iter().map(under).collect();
-    let excluded: Vec<usize> =
-        (0..adapters.len()).filter(|index| !pruned[*index].is_empty()).collect();
+    let excluded: Vec<usize> = (0..adapters.len())
+        .filter(|index| !pruned[*index].is_empty())
+        .collect();
     for (adapter, pruned) in adapters.iter().zip(&mut pruned) {
         if pruned.len() == adapter.gates.len() {
             pruned.pop();
@@ -22,7 +26,11 @@ pub(super) fn plan(adapters: &[AdapterGates], rules: &PlanRules) -> RankPlan {
     }
     let spare: usize = pruned.iter().map(Vec::len).sum();
 
-    let order = if rules.reassign { growth_order(adapters, &excluded, rules) } else { Vec::new() };
+    let order = if rules.reassign {
+        growth_order(adapters, &excluded, rules)
+    } else {
+        Vec::new()
+    };
     let grown: Vec<usize> = order.iter().copied().cycle().take(spare).collect();
     let mut added = vec![0; adapters.len()];
     grown.iter().for_each(|index| added[*index] += 1);
@@ -48,15 +56,27 @@ fn growth_order(adapters: &[AdapterGates], excluded: &[usize], rules: &PlanRules
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{allocation::plan::plan, config::{L1raConfig, Policy}};
+    use crate::{
+        allocation::plan::plan,
+        config::{L1raConfig, Policy},
+    };
 
     fn adapter(path: &str, gates: &[f32]) -> AdapterGates {
         let gates = gates.to_vec();
-        AdapterGates { path: path.into(), d_in: 8, d_out: 8, initial_rank: gates.len(), gates }
+        AdapterGates {
+            path: path.into(),
+            d_in: 8,
+            d_out: 8,
+            initial_rank: gates.len(),
+            gates,
+        }
     }
 
     fn rules(adapters: &[AdapterGates]) -> PlanRules {
-        let config = L1raConfig { policy: Policy::Reference, ..Default::default() };
+        let config = L1raConfig {
+            policy: Policy::Reference,
+            ..Default::default()
+        };
         PlanRules::new(&config, adapters)
     }
 

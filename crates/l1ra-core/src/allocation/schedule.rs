@@ -32,11 +32,17 @@ impl UpdateSchedule {
         warmup_steps: usize,
     ) -> Result<Self, ConfigError> {
         if config.policy == Policy::Fixed {
-            return Ok(Self { period: usize::MAX, first: 1, last: 0 });
+            return Ok(Self {
+                period: usize::MAX,
+                first: 1,
+                last: 0,
+            });
         }
         let period = (config.update_ratio * total_steps as f64) as usize;
         if period == 0 {
-            return Err(ConfigError::Schedule { detail: more_updates_than_steps(config, total_steps) });
+            return Err(ConfigError::Schedule {
+                detail: more_updates_than_steps(config, total_steps),
+            });
         }
         let (first, last) = match config.policy {
             Policy::L1ra => {
@@ -45,7 +51,11 @@ impl UpdateSchedule {
             }
             _ => (1, total_steps),
         };
-        let schedule = Self { period, first, last: last.min(total_steps.saturating_sub(1)) };
+        let schedule = Self {
+            period,
+            first,
+            last: last.min(total_steps.saturating_sub(1)),
+        };
         if schedule.count() == 0 {
             let detail = schedule.never(config, total_steps, warmup_steps);
             return Err(ConfigError::Schedule { detail });
@@ -65,7 +75,11 @@ impl UpdateSchedule {
 
     /// The steps of all updates.
     pub fn steps(&self) -> impl Iterator<Item = usize> {
-        let Self { period, first, last } = *self;
+        let Self {
+            period,
+            first,
+            last,
+        } = *self;
         (1..)
             .map_while(move |k: usize| k.checked_mul(period).filter(|step| *step <= last))
             .filter(move |step| *step >= first)
@@ -102,7 +116,11 @@ mod tests {
     use super::*;
 
     fn config(policy: Policy, update_ratio: f64) -> L1raConfig {
-        L1raConfig { policy, update_ratio, ..Default::default() }
+        L1raConfig {
+            policy,
+            update_ratio,
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -115,14 +133,23 @@ mod tests {
     #[test]
     fn ours_waits_for_the_warm_up_and_stops_before_the_end() {
         let schedule = UpdateSchedule::new(&config(Policy::L1ra, 0.1), 100, 10).unwrap();
-        assert_eq!(schedule.steps().collect::<Vec<_>>(), [20, 30, 40, 50, 60, 70, 80]);
+        assert_eq!(
+            schedule.steps().collect::<Vec<_>>(),
+            [20, 30, 40, 50, 60, 70, 80]
+        );
     }
 
     #[test]
     fn impossible_schedules_say_what_to_change() {
         let never = UpdateSchedule::new(&config(Policy::L1ra, 0.9), 10, 0).unwrap_err();
-        assert!(never.to_string().contains("no update would ever happen"), "{never}");
+        assert!(
+            never.to_string().contains("no update would ever happen"),
+            "{never}"
+        );
         let often = UpdateSchedule::new(&config(Policy::L1ra, 0.01), 10, 0).unwrap_err();
-        assert!(often.to_string().contains("more updates than the 10"), "{often}");
+        assert!(
+            often.to_string().contains("more updates than the 10"),
+            "{often}"
+        );
     }
 }

@@ -53,12 +53,17 @@ pub fn apply_to_module<M: Module>(
         column.iter_mut().for_each(|value| *value /= initial);
         columns.entry(*index).or_default().push(column);
     }
-    let mut surgeon = Surgeon { path: Vec::new(), changes: HashMap::new() };
+    let mut surgeon = Surgeon {
+        path: Vec::new(),
+        changes: HashMap::new(),
+    };
     for (index, (view, change)) in pairs.iter().enumerate() {
         if change.is_change() {
             check(change, view)?;
             let new_columns = columns.remove(&index).unwrap_or_default();
-            surgeon.changes.insert(view.path.clone(), ((*change).clone(), new_columns));
+            surgeon
+                .changes
+                .insert(view.path.clone(), ((*change).clone(), new_columns));
         }
     }
     Ok(module.map(&mut surgeon))
@@ -98,12 +103,18 @@ fn pair<'a>(
     plan: &'a RankPlan,
 ) -> Result<Vec<(&'a AdapterView, &'a RankChange)>, CoreError> {
     if views.len() != plan.changes.len() {
-        let detail =
-            format!("has {} adapters; the plan is for {}", views.len(), plan.changes.len());
+        let detail = format!(
+            "has {} adapters; the plan is for {}",
+            views.len(),
+            plan.changes.len()
+        );
         return Err(CoreError::adapter("(module)", detail));
     }
     let pairs = views.iter().zip(&plan.changes);
-    match pairs.clone().find(|(view, change)| !is_same_path(&view.path, &change.path)) {
+    match pairs
+        .clone()
+        .find(|(view, change)| !is_same_path(&view.path, &change.path))
+    {
         Some((_, change)) => Err(missing(&change.path)),
         None => Ok(pairs.collect()),
     }
@@ -111,7 +122,10 @@ fn pair<'a>(
 
 /// Whether `path` is `known`, or `known` within a wrapping module.
 pub(crate) fn is_same_path(path: &str, known: &str) -> bool {
-    path == known || path.strip_suffix(known).is_some_and(|prefix| prefix.ends_with('.'))
+    path == known
+        || path
+            .strip_suffix(known)
+            .is_some_and(|prefix| prefix.ends_with('.'))
 }
 
 fn missing(path: &str) -> CoreError {
@@ -158,8 +172,12 @@ impl ModuleMapper for Surgeon {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some((path, part)) = walk::split_part(&self.path) else { return param };
-        let Some((change, columns)) = self.changes.get(&path) else { return param };
+        let Some((path, part)) = walk::split_part(&self.path) else {
+            return param;
+        };
+        let Some((change, columns)) = self.changes.get(&path) else {
+            return param;
+        };
         let (kept, added) = slots(change);
         let edit = |axis| Edit { axis, kept, added };
         let alive = if change.after() == 0 { 0.0 } else { 1.0 };
@@ -175,7 +193,8 @@ impl ModuleMapper for Surgeon {
 /// New columns as the row-major `[d_in, added]` part of A; zero where no column was drawn.
 fn column_data(columns: &[Vec<f32>], d_in: usize, added: usize) -> Vec<f32> {
     let value = |row: usize, column: usize| columns.get(column).map_or(0.0, |values| values[row]);
-    (0..d_in).flat_map(|row| (0..added).map(move |column| (row, column)))
+    (0..d_in)
+        .flat_map(|row| (0..added).map(move |column| (row, column)))
         .map(|(row, column)| value(row, column))
         .collect()
 }
@@ -205,7 +224,11 @@ pub(crate) fn replace<const D: usize>(
             next = next.with_gradient_checkpointing_strategy(strategy);
         }
         next = next.set_require_grad(tracked);
-        if distributed { next.set_distributed(id) } else { next }
+        if distributed {
+            next.set_distributed(id)
+        } else {
+            next
+        }
     })
 }
 
@@ -235,12 +258,16 @@ fn edit_moments(
     edits: &HashMap<u64, Edit>,
 ) -> Result<ModuleOptimizer, CoreError> {
     let failed = |error: &dyn std::fmt::Display| CoreError::OptimizerState(error.to_string());
-    let record = optimizer.to_record().into_bytes().map_err(|error| failed(&error))?;
+    let record = optimizer
+        .to_record()
+        .into_bytes()
+        .map_err(|error| failed(&error))?;
     let reader = Reader::from_bytes(record).map_err(|error| failed(&error))?;
     let (metadata, scalars) = (reader.metadata().clone(), reader.scalars().clone());
     let mut tensors = Vec::new();
     for tensor in reader.into_tensors().map_err(|error| failed(&error))? {
-        let (name, dtype, shape, id, bytes) = tensor.into_parts().map_err(|error| failed(&error))?;
+        let (name, dtype, shape, id, bytes) =
+            tensor.into_parts().map_err(|error| failed(&error))?;
         let edit = id.and_then(|id| edits.get(&id));
         let (dims, bytes): (Vec<usize>, Vec<u8>) = match edit {
             Some(edit) => edit_bytes(shape.as_slice(), &bytes, edit),
@@ -288,10 +315,18 @@ mod tests {
 
     #[test]
     fn bytes_are_edited_along_any_axis() {
-        let columns = Edit { axis: 1, kept: vec![0, 2], added: 1 };
+        let columns = Edit {
+            axis: 1,
+            kept: vec![0, 2],
+            added: 1,
+        };
         let (shape, bytes) = edit_bytes(&[2, 3], &[1, 2, 3, 4, 5, 6], &columns);
         assert_eq!((shape, bytes), (vec![2, 3], vec![1, 3, 0, 4, 6, 0]));
-        let rows = Edit { axis: 0, kept: vec![1], added: 0 };
+        let rows = Edit {
+            axis: 0,
+            kept: vec![1],
+            added: 0,
+        };
         let (shape, bytes) = edit_bytes(&[2, 3], &[1, 2, 3, 4, 5, 6], &rows);
         assert_eq!((shape, bytes), (vec![1, 3], vec![4, 5, 6]));
     }

@@ -29,10 +29,12 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CoreError> {
         file.write_all(bytes)?;
         file.sync_all()
     });
-    written.and_then(|()| fs::rename(beside, path)).map_err(|error| {
-        let _ = fs::remove_file(beside); // The first error is the one to tell.
-        CoreError::io(path, error)
-    })
+    written
+        .and_then(|()| fs::rename(beside, path))
+        .map_err(|error| {
+            let _ = fs::remove_file(beside); // The first error is the one to tell.
+            CoreError::io(path, error)
+        })
 }
 
 pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), CoreError> {
@@ -46,7 +48,10 @@ pub(crate) fn write_safetensors(
     tensors: &[NamedTensor],
     metadata: Option<HashMap<String, String>>,
 ) -> Result<(), CoreError> {
-    let bytes: Vec<Vec<u8>> = tensors.iter().map(|tensor| le_bytes(&tensor.values)).collect();
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|tensor| le_bytes(&tensor.values))
+        .collect();
     let mut views = Vec::with_capacity(tensors.len());
     for (tensor, bytes) in tensors.iter().zip(&bytes) {
         let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)
@@ -78,12 +83,22 @@ pub(crate) fn parse_safetensors<'a>(
 }
 
 /// A stored matrix or vector as f32.
-pub(crate) fn values(path: &Path, name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, CoreError> {
+pub(crate) fn values(
+    path: &Path,
+    name: &str,
+    view: &TensorView<'_>,
+) -> Result<Vec<f32>, CoreError> {
     let data = view.data();
     match view.dtype() {
         Dtype::F32 => Ok(data.chunks_exact(4).map(f32_from_le).collect()),
-        Dtype::F16 => Ok(data.chunks_exact(2).map(|b| half_from_le(b).0.to_f32()).collect()),
-        Dtype::BF16 => Ok(data.chunks_exact(2).map(|b| half_from_le(b).1.to_f32()).collect()),
+        Dtype::F16 => Ok(data
+            .chunks_exact(2)
+            .map(|b| half_from_le(b).0.to_f32())
+            .collect()),
+        Dtype::BF16 => Ok(data
+            .chunks_exact(2)
+            .map(|b| half_from_le(b).1.to_f32())
+            .collect()),
         other => Err(CoreError::file(
             path,
             format!("tensor `{name}` is stored as {other:?}; supported: F32, F16, BF16"),
@@ -100,9 +115,15 @@ fn f32_from_le(bytes: &[u8]) -> f32 {
 /// The same two bytes as f16 and as bf16.
 fn half_from_le(bytes: &[u8]) -> (burn::tensor::f16, burn::tensor::bf16) {
     let word = u16::from_le_bytes([bytes[0], bytes[1]]);
-    (burn::tensor::f16::from_bits(word), burn::tensor::bf16::from_bits(word))
+    (
+        burn::tensor::f16::from_bits(word),
+        burn::tensor::bf16::from_bits(word),
+    )
 }
 
 fn le_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }

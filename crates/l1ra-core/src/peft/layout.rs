@@ -56,9 +56,15 @@ impl Layout {
         config: &L1raConfig,
         base_model: &str,
     ) -> (Value, Vec<NamedTensor>) {
-        let alive: Vec<&AdapterData> =
-            adapters.iter().filter(|adapter| adapter.c.iter().any(|gate| *gate != 0.0)).collect();
-        let widest = alive.iter().map(|adapter| adapter.rank()).max().unwrap_or(1);
+        let alive: Vec<&AdapterData> = adapters
+            .iter()
+            .filter(|adapter| adapter.c.iter().any(|gate| *gate != 0.0))
+            .collect();
+        let widest = alive
+            .iter()
+            .map(|adapter| adapter.rank())
+            .max()
+            .unwrap_or(1);
         let mut ranks = Map::new();
         let mut alphas = Map::new();
         let mut tensors = Vec::with_capacity(2 * alive.len());
@@ -109,12 +115,24 @@ impl Layout {
 
 /// A whole number without a fraction: llama.cpp and older readers expect an integer alpha.
 fn number(value: f64) -> Value {
-    if value.fract() == 0.0 && value.abs() < 1e9 { json!(value as i64) } else { json!(value) }
+    if value.fract() == 0.0 && value.abs() < 1e9 {
+        json!(value as i64)
+    } else {
+        json!(value)
+    }
 }
 
 /// `A [width, d_in]` and `B·diag(c)·fold [d_out, width]`, zero-padded to `width` ranks.
 fn matrices(adapter: &AdapterData, fold: f32, width: usize) -> [NamedTensor; 2] {
-    let AdapterData { path, d_in, d_out, a, c, b, .. } = adapter;
+    let AdapterData {
+        path,
+        d_in,
+        d_out,
+        a,
+        c,
+        b,
+        ..
+    } = adapter;
     let rank = c.len();
     let mut a_peft = vec![0.0; width * d_in];
     let mut b_peft = vec![0.0; d_out * width];
@@ -132,7 +150,10 @@ fn matrices(adapter: &AdapterData, fold: f32, width: usize) -> [NamedTensor; 2] 
         shape,
         values,
     };
-    [named("lora_A", vec![width, *d_in], a_peft), named("lora_B", vec![*d_out, width], b_peft)]
+    [
+        named("lora_A", vec![width, *d_in], a_peft),
+        named("lora_B", vec![*d_out, width], b_peft),
+    ]
 }
 
 impl fmt::Display for Layout {

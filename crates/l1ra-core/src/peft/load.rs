@@ -61,8 +61,9 @@ pub fn load_adapter(dir: &Path) -> Result<AdapterSet, CoreError> {
         return Err(CoreError::file(dir, detail));
     }
     let config: PeftConfig =
-        serde_json::from_value(files::parse_json(&path, &files::read(&path)?)?)
-            .map_err(|error| CoreError::file(&path, format!("is no PEFT configuration: {error}")))?;
+        serde_json::from_value(files::parse_json(&path, &files::read(&path)?)?).map_err(
+            |error| CoreError::file(&path, format!("is no PEFT configuration: {error}")),
+        )?;
     check_supported(&path, &config)?;
     let plain = read_peft(dir, &config)?;
     let beside = dir.join(SIDECAR_FILE);
@@ -118,10 +119,24 @@ fn read_peft(dir: &Path, config: &PeftConfig) -> Result<AdapterSet, CoreError> {
     for module in modules(&path, &file)? {
         let rank = first_match(&ranks, &module).unwrap_or(config.r);
         let alpha = first_match(&alphas, &module).unwrap_or(config.lora_alpha);
-        let divisor = if config.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
-        adapters.push(read_module(&path, &file, module, rank, (alpha / divisor) as f32)?);
+        let divisor = if config.use_rslora {
+            (rank as f64).sqrt()
+        } else {
+            rank as f64
+        };
+        adapters.push(read_module(
+            &path,
+            &file,
+            module,
+            rank,
+            (alpha / divisor) as f32,
+        )?);
     }
-    Ok(AdapterSet { adapters, dropout: config.lora_dropout, config: None })
+    Ok(AdapterSet {
+        adapters,
+        dropout: config.lora_dropout,
+        config: None,
+    })
 }
 
 /// Module paths of the file, in the order of its names; a tensor that is no LoRA matrix is refused.
@@ -131,7 +146,8 @@ fn modules(path: &Path, file: &SafeTensors<'_>) -> Result<Vec<String>, CoreError
     let mut modules = Vec::new();
     for name in names {
         let module = name.strip_prefix(PREFIX).and_then(|rest| {
-            rest.strip_suffix(".lora_A.weight").or_else(|| rest.strip_suffix(".lora_B.weight"))
+            rest.strip_suffix(".lora_A.weight")
+                .or_else(|| rest.strip_suffix(".lora_B.weight"))
         });
         let module = module.ok_or_else(|| {
             let detail = format!(
@@ -188,15 +204,27 @@ fn read_module(
 }
 
 fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..columns).flat_map(|j| (0..rows).map(move |i| values[i * columns + j])).collect()
+    (0..columns)
+        .flat_map(|j| (0..rows).map(move |i| values[i * columns + j]))
+        .collect()
 }
 
 /// A sidecar must belong to the PEFT files beside it.
 fn check_pair(path: &Path, plain: &AdapterSet, own: &AdapterSet) -> Result<(), CoreError> {
-    let by_path: HashMap<&str, &AdapterData> =
-        own.adapters.iter().map(|adapter| (adapter.path.as_str(), adapter)).collect();
-    let alive = own.adapters.iter().filter(|a| a.c.iter().any(|gate| *gate != 0.0)).count();
-    let known = plain.adapters.iter().all(|plain| by_path.contains_key(plain.path.as_str()));
+    let by_path: HashMap<&str, &AdapterData> = own
+        .adapters
+        .iter()
+        .map(|adapter| (adapter.path.as_str(), adapter))
+        .collect();
+    let alive = own
+        .adapters
+        .iter()
+        .filter(|a| a.c.iter().any(|gate| *gate != 0.0))
+        .count();
+    let known = plain
+        .adapters
+        .iter()
+        .all(|plain| by_path.contains_key(plain.path.as_str()));
     if !known || alive != plain.adapters.len() {
         let detail = format!(
             "does not belong to the {WEIGHTS_FILE} beside it ({alive} modules here, {} there); \
@@ -226,12 +254,15 @@ fn is_folded_from(plain: &AdapterData, own: &AdapterData) -> bool {
     }
     let same_a = |(plain, own): (&[f32], &[f32])| plain[..rank] == *own;
     let same_b = |index: usize| {
-        let want =
-            f64::from(own.scale) * f64::from(own.c[index / d_out]) * f64::from(own.b[index]);
+        let want = f64::from(own.scale) * f64::from(own.c[index / d_out]) * f64::from(own.b[index]);
         let got = f64::from(plain.scale) * f64::from(plain.b[index]);
         (got - want).abs() <= 1e-5 * want.abs().max(1e-30)
     };
-    plain.a.chunks_exact(width).zip(own.a.chunks_exact(rank)).all(same_a)
+    plain
+        .a
+        .chunks_exact(width)
+        .zip(own.a.chunks_exact(rank))
+        .all(same_a)
         && (0..rank * d_out).all(same_b)
         && plain.b[rank * d_out..].iter().all(|value| *value == 0.0)
 }
@@ -262,10 +293,15 @@ pub fn install_adapters(
             Some(_) => {}
         }
     }
-    let by_path: BTreeMap<&str, &AdapterData> =
-        set.adapters.iter().map(|adapter| (adapter.path.as_str(), adapter)).collect();
+    let by_path: BTreeMap<&str, &AdapterData> = set
+        .adapters
+        .iter()
+        .map(|adapter| (adapter.path.as_str(), adapter))
+        .collect();
     module.for_each_linear(&mut |path, linear| {
-        linear.adapter = by_path.get(path).map(|data| module_from(data, set.dropout, device));
+        linear.adapter = by_path
+            .get(path)
+            .map(|data| module_from(data, set.dropout, device));
     });
     Ok(())
 }

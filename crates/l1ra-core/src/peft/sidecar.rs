@@ -37,7 +37,10 @@ pub(super) fn write(
     adapters: &[AdapterData],
     config: &L1raConfig,
 ) -> Result<(), CoreError> {
-    let entry = |adapter: &AdapterData| Entry { path: adapter.path.clone(), scale: adapter.scale };
+    let entry = |adapter: &AdapterData| Entry {
+        path: adapter.path.clone(),
+        scale: adapter.scale,
+    };
     let header = Header {
         version: VERSION,
         config: config.clone(),
@@ -46,11 +49,23 @@ pub(super) fn write(
     let header = serde_json::to_string(&header)
         .map_err(|error| CoreError::file(path, format!("cannot be encoded: {error}")))?;
     let tensors: Vec<NamedTensor> = adapters.iter().flat_map(tensors).collect();
-    files::write_safetensors(path, &tensors, Some(HashMap::from([(KEY.to_string(), header)])))
+    files::write_safetensors(
+        path,
+        &tensors,
+        Some(HashMap::from([(KEY.to_string(), header)])),
+    )
 }
 
 fn tensors(adapter: &AdapterData) -> [NamedTensor; 3] {
-    let AdapterData { path, d_in, d_out, a, c, b, .. } = adapter;
+    let AdapterData {
+        path,
+        d_in,
+        d_out,
+        a,
+        c,
+        b,
+        ..
+    } = adapter;
     let rank = c.len();
     let named = |part: &str, shape: Vec<usize>, values: &[f32]| NamedTensor {
         name: format!("{path}.{part}"),
@@ -70,12 +85,18 @@ pub(super) fn read(path: &Path) -> Result<AdapterSet, CoreError> {
         .map_err(|error| CoreError::file(path, format!("is not a safetensors file: {error}")))?;
     let header = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
     let header = header.ok_or_else(|| {
-        CoreError::file(path, format!("has no `{KEY}` entry; it is not a sidecar of this program"))
+        CoreError::file(
+            path,
+            format!("has no `{KEY}` entry; it is not a sidecar of this program"),
+        )
     })?;
     let header: Header = serde_json::from_str(header)
         .map_err(|error| CoreError::file(path, format!("its header is damaged: {error}")))?;
     if header.version != VERSION {
-        let detail = format!("has version {}; this program reads {VERSION}", header.version);
+        let detail = format!(
+            "has version {}; this program reads {VERSION}",
+            header.version
+        );
         return Err(CoreError::file(path, detail));
     }
     let file = files::parse_safetensors(path, &bytes)?;
@@ -84,7 +105,11 @@ pub(super) fn read(path: &Path) -> Result<AdapterSet, CoreError> {
         .iter()
         .map(|entry| adapter(path, &file, entry))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(AdapterSet { adapters, dropout: header.config.dropout, config: Some(header.config) })
+    Ok(AdapterSet {
+        adapters,
+        dropout: header.config.dropout,
+        config: Some(header.config),
+    })
 }
 
 fn adapter(
@@ -104,7 +129,15 @@ fn adapter(
     match (a_shape.as_slice(), c_shape.as_slice(), b_shape.as_slice()) {
         ([d_in, r], [rank], [rank_b, d_out]) if r == rank && rank == rank_b && *rank > 0 => {
             let (d_in, d_out) = (*d_in, *d_out);
-            Ok(AdapterData { path: entry.path.clone(), d_in, d_out, a, c, b, scale: entry.scale })
+            Ok(AdapterData {
+                path: entry.path.clone(),
+                d_in,
+                d_out,
+                a,
+                c,
+                b,
+                scale: entry.scale,
+            })
         }
         _ => {
             let detail = format!(

@@ -1,5 +1,5 @@
 //! What the tests share: seeded numbers, comparisons and a small module with adapters.
-
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 // Every test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 

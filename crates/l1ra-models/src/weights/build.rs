@@ -42,7 +42,9 @@ impl std::str::FromStr for Storage {
             "bf16" => Ok(Self::BF16),
             "f16" => Ok(Self::F16),
             "stored" => Ok(Self::AsStored),
-            _ => Err(format!("type `{text}` is unknown; known: f32, bf16, f16, stored")),
+            _ => Err(format!(
+                "type `{text}` is unknown; known: f32, bf16, f16, stored"
+            )),
         }
     }
 }
@@ -100,7 +102,13 @@ pub fn build_model(
     device: &Device,
 ) -> Result<CausalLm, ModelError> {
     check_names_and_shapes(source, config)?;
-    Builder { source, config, storage, device }.model()
+    Builder {
+        source,
+        config,
+        storage,
+        device,
+    }
+    .model()
 }
 
 fn check_names_and_shapes(
@@ -143,10 +151,18 @@ fn check_names_and_shapes(
     if unused.is_empty() {
         return Ok(());
     }
-    let seen = unused.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    let seen = unused
+        .iter()
+        .take(3)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
     Err(ModelError::unsupported(
         source.path(),
-        format!("a model with {} tensors that its configuration does not mention", unused.len()),
+        format!(
+            "a model with {} tensors that its configuration does not mention",
+            unused.len()
+        ),
         seen,
         "files whose every tensor is used (is config.json the right one?)",
     ))
@@ -155,8 +171,12 @@ fn check_names_and_shapes(
 fn near(name: &str, source: &dyn WeightSource) -> String {
     let last = name.rsplit('.').nth(1).unwrap_or(name);
     let names = source.names();
-    let nearest: Vec<&str> =
-        names.iter().map(String::as_str).filter(|other| other.contains(last)).take(3).collect();
+    let nearest: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|other| other.contains(last))
+        .take(3)
+        .collect();
     if nearest.is_empty() {
         format!(" (the file holds {} others)", names.len())
     } else {
@@ -180,7 +200,10 @@ impl Builder<'_> {
         let lm_head = if self.config.tie_word_embeddings {
             None
         } else {
-            Some(AdaptedLinear::new(self.matrix("lm_head.weight")?.transpose(), None))
+            Some(AdaptedLinear::new(
+                self.matrix("lm_head.weight")?.transpose(),
+                None,
+            ))
         };
         let decoder = Decoder {
             embed_tokens: Embedding {
@@ -199,11 +222,17 @@ impl Builder<'_> {
         }
         let mut linears = linears.into_iter();
         let mut next = || {
-            linears.next().ok_or_else(|| ModelError::format(self.source.path(), "too few layers"))
+            linears
+                .next()
+                .ok_or_else(|| ModelError::format(self.source.path(), "too few layers"))
         };
         Ok(Block {
             self_attn: Attention::new([next()?, next()?, next()?, next()?], self.config),
-            mlp: Mlp { gate_proj: next()?, up_proj: next()?, down_proj: next()? },
+            mlp: Mlp {
+                gate_proj: next()?,
+                up_proj: next()?,
+                down_proj: next()?,
+            },
             input_layernorm: self.norm(&format!("{prefix}.input_layernorm"))?,
             post_attention_layernorm: self.norm(&format!("{prefix}.post_attention_layernorm"))?,
         })
@@ -212,7 +241,11 @@ impl Builder<'_> {
     /// Stored `[d_out, d_in]` is seen as `[d_in, d_out]`: a view, nothing is moved.
     fn linear(&self, path: &str, bias: bool) -> Result<AdaptedLinear, ModelError> {
         let weight = self.matrix(&format!("{path}.weight"))?.transpose();
-        let bias = if bias { Some(self.vector(&format!("{path}.bias"))?) } else { None };
+        let bias = if bias {
+            Some(self.vector(&format!("{path}.bias"))?)
+        } else {
+            None
+        };
         Ok(AdaptedLinear::new(weight, bias))
     }
 

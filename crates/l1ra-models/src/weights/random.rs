@@ -25,11 +25,20 @@ impl RandomWeights {
     /// Weights for `config`, from `seed`, with standard deviation `sigma`. Matrices that write to
     /// the residual stream get `sigma / √(2 · layers)` (GPT-2's rule).
     pub fn new(config: &ModelConfig, seed: u64, sigma: f32) -> Self {
-        Self { path: "(random weights)".into(), shapes: tensor_shapes(config), seed, sigma }
+        Self {
+            path: "(random weights)".into(),
+            shapes: tensor_shapes(config),
+            seed,
+            sigma,
+        }
     }
 
     fn spread(&self, name: &str) -> f32 {
-        let layers = self.shapes.iter().filter(|(name, _)| name.ends_with("o_proj.weight")).count();
+        let layers = self
+            .shapes
+            .iter()
+            .filter(|(name, _)| name.ends_with("o_proj.weight"))
+            .count();
         if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
             self.sigma / (2.0 * layers as f32).sqrt()
         } else {
@@ -48,7 +57,10 @@ impl WeightSource for RandomWeights {
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.shapes.iter().find(|(known, _)| known == name).map(|(_, shape)| shape.clone())
+        self.shapes
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, shape)| shape.clone())
     }
 
     fn read(&self, name: &str) -> Result<StoredTensor, ModelError> {
@@ -72,7 +84,14 @@ impl WeightSource for RandomWeights {
             })?;
             normal.sample_iter(generator).take(count).collect()
         };
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Ok(StoredTensor { shape, dtype: StoredType::F32, bytes })
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        Ok(StoredTensor {
+            shape,
+            dtype: StoredType::F32,
+            bytes,
+        })
     }
 }

@@ -42,7 +42,11 @@ impl SafetensorsFiles {
     /// Neither file is there, a shard is missing, or a file is damaged.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
         let names = shard_names(dir)?;
-        let mut opened = Self { dir: dir.into(), files: Vec::new(), tensors: BTreeMap::new() };
+        let mut opened = Self {
+            dir: dir.into(),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
         for name in names {
             opened.add(dir.join(name))?;
         }
@@ -65,7 +69,12 @@ impl SafetensorsFiles {
             let start = view.data().as_ptr() as usize - base;
             let range = start..start + view.data().len();
             let (shape, dtype) = (view.shape().to_vec(), view.dtype());
-            let entry = Entry { file: index, shape, dtype, range };
+            let entry = Entry {
+                file: index,
+                shape,
+                dtype,
+                range,
+            };
             if self.tensors.insert(name.to_string(), entry).is_some() {
                 let detail = format!("tensor `{name}` is also in another shard");
                 return Err(ModelError::format(&path, detail));
@@ -93,7 +102,9 @@ fn shard_names(dir: &Path) -> Result<BTreeSet<String>, ModelError> {
     let map = map.ok_or_else(|| ModelError::format(&index, "has no `weight_map`"))?;
     let mut names = BTreeSet::new();
     for (tensor, name) in map {
-        let plain = name.as_str().filter(|name| Path::new(name).file_name() == Some(name.as_ref()));
+        let plain = name
+            .as_str()
+            .filter(|name| Path::new(name).file_name() == Some(name.as_ref()));
         let name = plain.ok_or_else(|| {
             let detail = format!("tensor `{tensor}`: `{name}` is not the name of a file beside it");
             ModelError::format(&index, detail)
@@ -117,11 +128,14 @@ impl WeightSource for SafetensorsFiles {
     }
 
     fn read(&self, name: &str) -> Result<StoredTensor, ModelError> {
-        let entry = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
-            path: self.dir.clone(),
-            name: name.into(),
-            hint: String::new(),
-        })?;
+        let entry = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| ModelError::MissingTensor {
+                path: self.dir.clone(),
+                name: name.into(),
+                hint: String::new(),
+            })?;
         let (path, map) = &self.files[entry.file];
         let dtype = match entry.dtype {
             Dtype::F32 => StoredType::F32,
@@ -134,6 +148,10 @@ impl WeightSource for SafetensorsFiles {
             }
         };
         let bytes = map[entry.range.clone()].to_vec();
-        Ok(StoredTensor { shape: entry.shape.clone(), dtype, bytes })
+        Ok(StoredTensor {
+            shape: entry.shape.clone(),
+            dtype,
+            bytes,
+        })
     }
 }

@@ -22,10 +22,19 @@ pub fn save_weights(model: &CausalLm, dtype: FloatDType, dir: &Path) -> Result<(
         FloatDType::BF16 => Dtype::BF16,
         other => {
             let seen = format!("{other:?}");
-            return Err(ModelError::unsupported(path, "the stored type", seen, "f32, f16, bf16"));
+            return Err(ModelError::unsupported(
+                path,
+                "the stored type",
+                seen,
+                "f32, f16, bf16",
+            ));
         }
     };
-    let mut collector = Collector { dtype, path: Vec::new(), tensors: Vec::new() };
+    let mut collector = Collector {
+        dtype,
+        path: Vec::new(),
+        tensors: Vec::new(),
+    };
     model.visit(&mut collector);
     let mut views = Vec::with_capacity(collector.tensors.len());
     for (name, shape, bytes) in &collector.tensors {
@@ -50,10 +59,12 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
         file.write_all(bytes)?;
         file.sync_all()
     });
-    written.and_then(|()| fs::rename(&beside, path)).map_err(|error| {
-        let _ = fs::remove_file(&beside); // The first error is the one to tell.
-        ModelError::io(path, error)
-    })
+    written
+        .and_then(|()| fs::rename(&beside, path))
+        .map_err(|error| {
+            let _ = fs::remove_file(&beside); // The first error is the one to tell.
+            ModelError::io(path, error)
+        })
 }
 
 struct Collector {
@@ -83,7 +94,9 @@ impl ModuleVisitor for Collector {
         } else {
             value
         };
-        let name = path.strip_suffix("gamma").map_or(path.clone(), |norm| format!("{norm}weight"));
+        let name = path
+            .strip_suffix("gamma")
+            .map_or(path.clone(), |norm| format!("{norm}weight"));
         let shape = value.dims().to_vec();
         let data = value.into_data().convert_dtype(DType::from(self.dtype));
         self.tensors.push((name, shape, data.as_bytes().to_vec()));

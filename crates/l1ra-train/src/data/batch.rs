@@ -38,7 +38,11 @@ pub struct TokenBatcher {
 
 impl Batcher<Sample, TokenBatch> for TokenBatcher {
     fn batch(&self, items: Vec<Sample>, device: &Device) -> TokenBatch {
-        let length = items.iter().map(|sample| sample.ids.len()).max().unwrap_or(1);
+        let length = items
+            .iter()
+            .map(|sample| sample.ids.len())
+            .max()
+            .unwrap_or(1);
         let mut ids = Vec::with_capacity(items.len() * length);
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
         for (index, sample) in items.iter().enumerate() {
@@ -91,7 +95,10 @@ mod tests {
     use super::*;
 
     fn sample(ids: &[u32], is_target: &[bool]) -> Sample {
-        Sample { ids: ids.to_vec(), is_target: is_target.to_vec() }
+        Sample {
+            ids: ids.to_vec(),
+            is_target: is_target.to_vec(),
+        }
     }
 
     #[test]
@@ -101,8 +108,19 @@ mod tests {
             sample(&[8, 9], &[false, true]),
         ];
         let batch = TokenBatcher { pad: 0 }.batch(samples, &Device::flex());
-        assert_eq!(batch.ids.to_data(), TensorData::from([[5_i64, 6, 7], [8, 9, 0]]).convert::<i32>().convert_dtype(batch.ids.dtype()));
-        let values = |t: Option<Tensor<1, Int>>| t.unwrap().into_data().convert::<i64>().try_into_vec::<i64>().unwrap();
+        assert_eq!(
+            batch.ids.to_data(),
+            TensorData::from([[5_i64, 6, 7], [8, 9, 0]])
+                .convert::<i32>()
+                .convert_dtype(batch.ids.dtype())
+        );
+        let values = |t: Option<Tensor<1, Int>>| {
+            t.unwrap()
+                .into_data()
+                .convert::<i64>()
+                .try_into_vec::<i64>()
+                .unwrap()
+        };
         assert_eq!(values(batch.rows), [1, 3]);
         assert_eq!(values(batch.targets), [7, 9]);
         assert_eq!((batch.target_count, batch.token_count), (2, 5));
@@ -110,8 +128,8 @@ mod tests {
 
     #[test]
     fn a_batch_without_targets_has_no_rows() {
-        let batch = TokenBatcher { pad: 0 }
-            .batch(vec![sample(&[1, 2], &[false, false])], &Device::flex());
+        let batch =
+            TokenBatcher { pad: 0 }.batch(vec![sample(&[1, 2], &[false, false])], &Device::flex());
         assert!(batch.rows.is_none() && batch.targets.is_none());
     }
 }

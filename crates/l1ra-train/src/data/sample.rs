@@ -83,8 +83,19 @@ pub struct DataReport {
 
 impl std::fmt::Display for DataReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { samples, tokens, targets, longest, cut_samples, cut_tokens, dropped } = self;
-        write!(f, "{samples} samples, {tokens} tokens, {targets} targets, longest {longest}")?;
+        let Self {
+            samples,
+            tokens,
+            targets,
+            longest,
+            cut_samples,
+            cut_tokens,
+            dropped,
+        } = self;
+        write!(
+            f,
+            "{samples} samples, {tokens} tokens, {targets} targets, longest {longest}"
+        )?;
         if *cut_samples > 0 {
             write!(f, "; {cut_samples} cut, {cut_tokens} tokens lost")?;
         }
@@ -144,12 +155,19 @@ impl Encoder<'_> {
                  raise max_length or train on all tokens",
                 self.max_length
             );
-            return Err(TrainError::Data { path: path.into(), detail });
+            return Err(TrainError::Data {
+                path: path.into(),
+                detail,
+            });
         }
         report.samples = samples.len();
         report.tokens = samples.iter().map(|sample| sample.ids.len()).sum();
         report.targets = samples.iter().map(Sample::targets).sum();
-        report.longest = samples.iter().map(|sample| sample.ids.len()).max().unwrap_or(0);
+        report.longest = samples
+            .iter()
+            .map(|sample| sample.ids.len())
+            .max()
+            .unwrap_or(0);
         Ok((samples, report))
     }
 
@@ -159,16 +177,19 @@ impl Encoder<'_> {
         let row = |ids: &[u32]| {
             let mut is_target = vec![true; ids.len()];
             is_target[0] = false;
-            Sample { ids: ids.to_vec(), is_target }
+            Sample {
+                ids: ids.to_vec(),
+                is_target,
+            }
         };
-        Ok(ids.chunks(self.max_length).filter(|ids| ids.len() > 1).map(row).collect())
+        Ok(ids
+            .chunks(self.max_length)
+            .filter(|ids| ids.len() > 1)
+            .map(row)
+            .collect())
     }
 
-    fn conversation(
-        &self,
-        path: &Path,
-        conversation: &Conversation,
-    ) -> Result<Sample, TrainError> {
+    fn conversation(&self, path: &Path, conversation: &Conversation) -> Result<Sample, TrainError> {
         let wrong = |detail: String| TrainError::Line {
             path: path.into(),
             line: conversation.line,
@@ -176,12 +197,18 @@ impl Encoder<'_> {
         };
         let template = self.template.ok_or_else(|| {
             let detail = "this model has no chat template; give one, or train on plain text";
-            TrainError::Data { path: path.into(), detail: detail.into() }
+            TrainError::Data {
+                path: path.into(),
+                detail: detail.into(),
+            }
         })?;
         let messages = &conversation.messages;
         let mut sample = Sample::default();
         let mut done = String::new(); // What of the rendered text is in the sample.
-        let turns = messages.iter().enumerate().filter(|(_, m)| m.role == Role::Assistant);
+        let turns = messages
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| m.role == Role::Assistant);
         for (i, _) in turns {
             let render = |count: usize, prompt: bool| {
                 template
@@ -189,7 +216,9 @@ impl Encoder<'_> {
                     .map_err(|error| wrong(error.to_string()))
             };
             let (prompt, full) = (render(i, true)?, render(i + 1, false)?);
-            let parts = prompt.strip_prefix(done.as_str()).zip(full.strip_prefix(prompt.as_str()));
+            let parts = prompt
+                .strip_prefix(done.as_str())
+                .zip(full.strip_prefix(prompt.as_str()));
             let (before, completion) = parts.ok_or_else(|| {
                 wrong(format!(
                     "the chat template renders message {} in a way that does not continue what \
@@ -197,12 +226,17 @@ impl Encoder<'_> {
                     i + 1
                 ))
             })?;
-            sample.push(&self.tokenizer.encode(before)?, self.train_on == TrainOn::All);
+            sample.push(
+                &self.tokenizer.encode(before)?,
+                self.train_on == TrainOn::All,
+            );
             sample.push(&self.tokenizer.encode(completion)?, true);
             done = full;
         }
         if done.is_empty() {
-            return Err(wrong("has no message of the assistant, so nothing to learn".into()));
+            return Err(wrong(
+                "has no message of the assistant, so nothing to learn".into(),
+            ));
         }
         if let Some(first) = sample.is_target.first_mut() {
             *first = false;

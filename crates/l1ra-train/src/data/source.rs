@@ -38,11 +38,21 @@ pub fn read_documents(path: &Path) -> Result<Document, TrainError> {
     if !path.is_file() {
         let detail = "no such file; give a .jsonl file with conversations \
                       ({\"messages\": [{\"role\": \"user\", \"content\": …}, …]}) or a text file";
-        return Err(TrainError::Data { path: path.into(), detail: detail.into() });
+        return Err(TrainError::Data {
+            path: path.into(),
+            detail: detail.into(),
+        });
     }
-    if path.extension().is_none_or(|extension| extension != "jsonl") {
+    if path
+        .extension()
+        .is_none_or(|extension| extension != "jsonl")
+    {
         let text = std::fs::read_to_string(path).map_err(|error| TrainError::io(path, error))?;
-        return if text.trim().is_empty() { Err(empty(path)) } else { Ok(Document::Text(text)) };
+        return if text.trim().is_empty() {
+            Err(empty(path))
+        } else {
+            Ok(Document::Text(text))
+        };
     }
     let file = File::open(path).map_err(|error| TrainError::io(path, error))?;
     let mut conversations = Vec::new();
@@ -52,21 +62,32 @@ pub fn read_documents(path: &Path) -> Result<Document, TrainError> {
             continue;
         }
         let line = index + 1;
-        let messages = conversation(&text)
-            .map_err(|detail| TrainError::Line { path: path.into(), line, detail })?;
+        let messages = conversation(&text).map_err(|detail| TrainError::Line {
+            path: path.into(),
+            line,
+            detail,
+        })?;
         conversations.push(Conversation { line, messages });
     }
-    if conversations.is_empty() { Err(empty(path)) } else { Ok(Document::Chat(conversations)) }
+    if conversations.is_empty() {
+        Err(empty(path))
+    } else {
+        Ok(Document::Chat(conversations))
+    }
 }
 
 fn empty(path: &Path) -> TrainError {
     let detail = "holds no samples; training needs at least one".to_string();
-    TrainError::Data { path: path.into(), detail }
+    TrainError::Data {
+        path: path.into(),
+        detail,
+    }
 }
 
 /// The messages of one line.
 fn conversation(line: &str) -> Result<Vec<Message>, String> {
-    let value: Value = serde_json::from_str(line).map_err(|error| format!("is not JSON: {error}"))?;
+    let value: Value =
+        serde_json::from_str(line).map_err(|error| format!("is not JSON: {error}"))?;
     let messages = value.get("messages").and_then(Value::as_array).ok_or_else(|| {
         let keys: Vec<&str> =
             value.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str)).collect();
@@ -76,14 +97,21 @@ fn conversation(line: &str) -> Result<Vec<Message>, String> {
     if messages.is_empty() {
         return Err("its `messages` are empty".into());
     }
-    messages.iter().enumerate().map(|(i, message)| parse_message(i + 1, message)).collect()
+    messages
+        .iter()
+        .enumerate()
+        .map(|(i, message)| parse_message(i + 1, message))
+        .collect()
 }
 
 fn parse_message(number: usize, value: &Value) -> Result<Message, String> {
     let role = value.get("role").and_then(Value::as_str);
     let role = role.ok_or_else(|| format!("message {number} has no `role`"))?;
     let known = Role::from_name(role).ok_or_else(|| {
-        format!("message {number} has the unknown role `{role}`; known: {}", Role::NAMES.join(", "))
+        format!(
+            "message {number} has the unknown role `{role}`; known: {}",
+            Role::NAMES.join(", ")
+        )
     })?;
     let content = value.get("content").and_then(Value::as_str);
     let content = content.ok_or_else(|| format!("message {number} has no text `content`"))?;

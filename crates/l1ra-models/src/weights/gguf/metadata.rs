@@ -31,7 +31,12 @@ impl GgufFile {
         let architecture = self.text("general.architecture")?;
         if architecture != "llama" {
             let what = "general.architecture";
-            return Err(ModelError::unsupported(&self.path, what, architecture, "llama"));
+            return Err(ModelError::unsupported(
+                &self.path,
+                what,
+                architecture,
+                "llama",
+            ));
         }
         let hidden = self.number("embedding_length")?;
         let heads = self.number("attention.head_count")?;
@@ -43,29 +48,60 @@ impl GgufFile {
             },
         };
         if self.optional("expert_count").is_some_and(|count| count > 0) {
-            return Err(ModelError::unsupported(&self.path, "llama.expert_count", "> 0", "0"));
+            return Err(ModelError::unsupported(
+                &self.path,
+                "llama.expert_count",
+                "> 0",
+                "0",
+            ));
         }
-        let window = self.optional("attention.sliding_window").filter(|window| *window > 0);
+        let window = self
+            .optional("attention.sliding_window")
+            .filter(|window| *window > 0);
         let mut config = Map::new();
         let mut put = |key: &str, value: Value| {
             config.insert(key.into(), value);
         };
         // llama.cpp calls Mistral's models `llama`; only the window tells them apart.
-        put("model_type", json!(if window.is_some() { "mistral" } else { "llama" }));
+        put(
+            "model_type",
+            json!(if window.is_some() { "mistral" } else { "llama" }),
+        );
         put("hidden_size", json!(hidden));
-        put("intermediate_size", json!(self.number("feed_forward_length")?));
+        put(
+            "intermediate_size",
+            json!(self.number("feed_forward_length")?),
+        );
         put("num_hidden_layers", json!(self.number("block_count")?));
         put("num_attention_heads", json!(heads));
-        put("num_key_value_heads", json!(self.optional("attention.head_count_kv").unwrap_or(heads)));
+        put(
+            "num_key_value_heads",
+            json!(self.optional("attention.head_count_kv").unwrap_or(heads)),
+        );
         put("head_dim", json!(head_dim));
         put("vocab_size", json!(self.vocabulary()?));
-        put("max_position_embeddings", json!(self.number("context_length")?));
-        put("rms_norm_eps", json!(self.float("attention.layer_norm_rms_epsilon")?));
-        put("rope_theta", json!(self.float("rope.freq_base").unwrap_or(10_000.0)));
+        put(
+            "max_position_embeddings",
+            json!(self.number("context_length")?),
+        );
+        put(
+            "rms_norm_eps",
+            json!(self.float("attention.layer_norm_rms_epsilon")?),
+        );
+        put(
+            "rope_theta",
+            json!(self.float("rope.freq_base").unwrap_or(10_000.0)),
+        );
         put("rope_scaling", self.rope_scaling()?);
         put("sliding_window", json!(window));
-        put("tie_word_embeddings", json!(!self.tensors.contains_key("lm_head.weight")));
-        let has = |name: &str| self.tensors.contains_key(&format!("model.layers.0.{name}.bias"));
+        put(
+            "tie_word_embeddings",
+            json!(!self.tensors.contains_key("lm_head.weight")),
+        );
+        let has = |name: &str| {
+            self.tensors
+                .contains_key(&format!("model.layers.0.{name}.bias"))
+        };
         put("attention_bias", json!(has("self_attn.q_proj")));
         put("mlp_bias", json!(has("mlp.gate_proj")));
         put("hidden_act", json!("silu"));
@@ -77,7 +113,9 @@ impl GgufFile {
     }
 
     fn rope_scaling(&self) -> Result<Value, ModelError> {
-        let kind = self.value("llama.rope.scaling.type").and_then(GgufValue::as_str);
+        let kind = self
+            .value("llama.rope.scaling.type")
+            .and_then(GgufValue::as_str);
         match kind {
             None | Some("none") => Ok(Value::Null),
             Some("linear") => {
@@ -94,7 +132,10 @@ impl GgufFile {
 
     /// Rows of the embedding: the count that is right where the metadata has none.
     fn vocabulary(&self) -> Result<usize, ModelError> {
-        let rows = self.tensors.get("model.embed_tokens.weight").map(|info| info.shape[0]);
+        let rows = self
+            .tensors
+            .get("model.embed_tokens.weight")
+            .map(|info| info.shape[0]);
         rows.ok_or_else(|| ModelError::MissingTensor {
             path: self.path.clone(),
             name: "token_embd.weight".into(),
@@ -106,7 +147,9 @@ impl GgufFile {
     pub fn special_tokens(&self) -> SpecialTokenIds {
         let value = |key: &str| self.value(&format!("tokenizer.ggml.{key}"));
         let id = |key: &str| {
-            value(key).and_then(GgufValue::as_usize).and_then(|id| u32::try_from(id).ok())
+            value(key)
+                .and_then(GgufValue::as_usize)
+                .and_then(|id| u32::try_from(id).ok())
         };
         SpecialTokenIds {
             bos: id("bos_token_id"),
@@ -120,16 +163,19 @@ impl GgufFile {
 
     /// The chat template.
     pub fn chat_template(&self) -> Option<&str> {
-        self.value("tokenizer.chat_template").and_then(GgufValue::as_str)
+        self.value("tokenizer.chat_template")
+            .and_then(GgufValue::as_str)
     }
 
     fn optional(&self, key: &str) -> Option<usize> {
-        self.value(&format!("llama.{key}")).and_then(GgufValue::as_usize)
+        self.value(&format!("llama.{key}"))
+            .and_then(GgufValue::as_usize)
     }
 
     /// A count under `llama.`.
     pub(super) fn number(&self, key: &str) -> Result<usize, ModelError> {
-        self.optional(key).ok_or_else(|| self.missing(&format!("llama.{key}"), "a count"))
+        self.optional(key)
+            .ok_or_else(|| self.missing(&format!("llama.{key}"), "a count"))
     }
 
     /// f32 in the file; its shortest decimal form, so that 1e-5 stays 1e-5.
@@ -141,7 +187,9 @@ impl GgufFile {
     }
 
     pub(super) fn text(&self, key: &str) -> Result<&str, ModelError> {
-        self.value(key).and_then(GgufValue::as_str).ok_or_else(|| self.missing(key, "a text"))
+        self.value(key)
+            .and_then(GgufValue::as_str)
+            .ok_or_else(|| self.missing(key, "a text"))
     }
 
     pub(super) fn missing(&self, key: &str, kind: &str) -> ModelError {

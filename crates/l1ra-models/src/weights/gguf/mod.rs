@@ -68,8 +68,10 @@ impl GgufFile {
         // it is open would end this program, as with every memory-mapped reader.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(path, error))?;
-        let Header { metadata, tensors: stored } =
-            parse::header(&map).map_err(|detail| ModelError::format(path, detail))?;
+        let Header {
+            metadata,
+            tensors: stored,
+        } = parse::header(&map).map_err(|detail| ModelError::format(path, detail))?;
         let mut tensors = BTreeMap::new();
         let mut rope_freqs = None;
         for (name, info) in stored {
@@ -83,7 +85,13 @@ impl GgufFile {
             };
             tensors.insert(hf, info);
         }
-        Ok(Self { path: path.into(), map, metadata, tensors, rope_freqs })
+        Ok(Self {
+            path: path.into(),
+            map,
+            metadata,
+            tensors,
+            rope_freqs,
+        })
     }
 
     /// A metadata value.
@@ -93,7 +101,9 @@ impl GgufFile {
 
     /// Every metadata value, by key.
     pub fn metadata(&self) -> impl Iterator<Item = (&str, &GgufValue)> {
-        self.metadata.iter().map(|(key, value)| (key.as_str(), value))
+        self.metadata
+            .iter()
+            .map(|(key, value)| (key.as_str(), value))
     }
 
     /// Hugging Face names of all tensors.
@@ -103,7 +113,9 @@ impl GgufFile {
 
     /// Hugging Face shape and stored type of a tensor.
     pub fn tensor_info(&self, name: &str) -> Option<(&[usize], GgmlType)> {
-        self.tensors.get(name).map(|info| (info.shape.as_slice(), info.kind))
+        self.tensors
+            .get(name)
+            .map(|info| (info.shape.as_slice(), info.kind))
     }
 
     /// Reads a tensor: quantised types become f32, others stay; the order of q and k rows is
@@ -112,22 +124,31 @@ impl GgufFile {
     /// # Errors
     /// A tensor that is missing.
     pub fn tensor(&self, name: &str) -> Result<GgufTensor, ModelError> {
-        let info = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
-            path: self.path.clone(),
-            name: name.into(),
-            hint: String::new(),
-        })?;
+        let info = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| ModelError::MissingTensor {
+                path: self.path.clone(),
+                name: name.into(),
+                hint: String::new(),
+            })?;
         let (dtype, mut bytes) = quant::decode(info.kind, &self.map[info.range.clone()]);
         if let Some(heads) = self.permuted_heads(name)? {
             let width = if dtype == GgufDType::F32 { 4 } else { 2 };
             let row = info.shape.get(1).copied().unwrap_or(1) * width;
             bytes = names::unpermute(&bytes, row, info.shape[0], heads).ok_or_else(|| {
-                let detail =
-                    format!("tensor `{name}`: {} rows do not fit {heads} heads", info.shape[0]);
+                let detail = format!(
+                    "tensor `{name}`: {} rows do not fit {heads} heads",
+                    info.shape[0]
+                );
                 ModelError::format(&self.path, detail)
             })?;
         }
-        Ok(GgufTensor { shape: info.shape.clone(), dtype, bytes })
+        Ok(GgufTensor {
+            shape: info.shape.clone(),
+            dtype,
+            bytes,
+        })
     }
 
     /// Divisors of the rotary frequencies, `[head_dim / 2]`, where the file has them (Llama 3.1).
@@ -135,10 +156,17 @@ impl GgufFile {
     /// # Errors
     /// A tensor that is not f32.
     pub fn rope_freqs(&self) -> Result<Option<Vec<f32>>, ModelError> {
-        let Some(info) = &self.rope_freqs else { return Ok(None) };
+        let Some(info) = &self.rope_freqs else {
+            return Ok(None);
+        };
         if info.kind != GgmlType::F32 {
             let seen = format!("{:?}", info.kind);
-            return Err(ModelError::unsupported(&self.path, "rope_freqs.weight", seen, "F32"));
+            return Err(ModelError::unsupported(
+                &self.path,
+                "rope_freqs.weight",
+                seen,
+                "F32",
+            ));
         }
         let bytes = &self.map[info.range.clone()];
         let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);

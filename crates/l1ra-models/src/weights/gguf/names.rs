@@ -51,7 +51,10 @@ mod tests {
     fn rows_come_back_in_hugging_face_s_order() {
         // llama.cpp interleaves the halves of each head: (0, d/2, 1, d/2 + 1, …).
         let permuted = [0, 2, 1, 3, 4, 6, 5, 7];
-        assert_eq!(unpermute(&permuted, 1, 8, 2).unwrap(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(
+            unpermute(&permuted, 1, 8, 2).unwrap(),
+            [0, 1, 2, 3, 4, 5, 6, 7]
+        );
         assert_eq!(unpermute(&permuted, 1, 8, 3), None);
     }
 

@@ -98,7 +98,9 @@ pub(super) fn header(file: &[u8]) -> Parsed<Header> {
     }
     let version = reader.u32("the version")?;
     if !(2..=3).contains(&version) {
-        return Err(format!("has GGUF version {version}; versions 2 and 3 are supported"));
+        return Err(format!(
+            "has GGUF version {version}; versions 2 and 3 are supported"
+        ));
     }
     let tensor_count = reader.count("the number of tensors", 24)?;
     let value_count = reader.count("the number of metadata values", 13)?;
@@ -122,9 +124,10 @@ pub(super) fn header(file: &[u8]) -> Parsed<Header> {
 
 fn data_start(metadata: &BTreeMap<String, GgufValue>, header_end: usize) -> Parsed<usize> {
     let alignment = match metadata.get("general.alignment") {
-        Some(value) => value.as_usize().filter(|value| value.is_power_of_two()).ok_or_else(|| {
-            format!("general.alignment is {value:?}; expected a power of two")
-        })?,
+        Some(value) => value
+            .as_usize()
+            .filter(|value| value.is_power_of_two())
+            .ok_or_else(|| format!("general.alignment is {value:?}; expected a power of two"))?,
         None => DEFAULT_ALIGNMENT,
     };
     header_end
@@ -140,14 +143,16 @@ struct Stored {
 }
 
 /// Byte ranges of all tensors, each checked to lie in the file.
-fn locate(
-    stored: Vec<Stored>,
-    data: usize,
-    file_len: usize,
-) -> Parsed<Vec<(String, TensorInfo)>> {
+fn locate(stored: Vec<Stored>, data: usize, file_len: usize) -> Parsed<Vec<(String, TensorInfo)>> {
     let mut names = BTreeSet::new();
     let mut tensors = Vec::with_capacity(stored.len());
-    for Stored { name, shape, kind, offset } in stored {
+    for Stored {
+        name,
+        shape,
+        kind,
+        offset,
+    } in stored
+    {
         if !names.insert(name.clone()) {
             return Err(format!("tensor `{name}` is there twice"));
         }
@@ -178,13 +183,17 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize, what: &str) -> Parsed<&'a [u8]> {
-        let bytes = self.file.get(self.at..).and_then(|rest| rest.get(..count)).ok_or_else(|| {
-            format!(
-                "ends within {what}: {count} bytes needed at byte {}, the file has {}",
-                self.at,
-                self.file.len()
-            )
-        })?;
+        let bytes = self
+            .file
+            .get(self.at..)
+            .and_then(|rest| rest.get(..count))
+            .ok_or_else(|| {
+                format!(
+                    "ends within {what}: {count} bytes needed at byte {}, the file has {}",
+                    self.at,
+                    self.file.len()
+                )
+            })?;
         self.at += count;
         Ok(bytes)
     }
@@ -207,9 +216,15 @@ impl<'a> Reader<'a> {
     fn count(&mut self, what: &str, size: usize) -> Parsed<usize> {
         let count = self.u64(what)?;
         let left = (self.file.len() - self.at) / size.max(1);
-        usize::try_from(count).ok().filter(|count| *count <= left).ok_or_else(|| {
-            format!("{what} is {count} at byte {}, more than the file can hold", self.at)
-        })
+        usize::try_from(count)
+            .ok()
+            .filter(|count| *count <= left)
+            .ok_or_else(|| {
+                format!(
+                    "{what} is {count} at byte {}, more than the file can hold",
+                    self.at
+                )
+            })
     }
 
     fn text(&mut self, what: &str) -> Parsed<String> {
@@ -241,7 +256,9 @@ impl<'a> Reader<'a> {
 
     fn values(&mut self, key: &str, depth: usize) -> Parsed<GgufValue> {
         if depth == MAX_DEPTH {
-            return Err(format!("metadata `{key}` nests arrays more than {MAX_DEPTH} deep"));
+            return Err(format!(
+                "metadata `{key}` nests arrays more than {MAX_DEPTH} deep"
+            ));
         }
         let kind = self.u32(key)?;
         let size = match kind {
@@ -260,7 +277,9 @@ impl<'a> Reader<'a> {
         let name = self.text("a tensor name")?;
         let axes = self.u32(&name)?;
         if !(1..=4).contains(&axes) {
-            return Err(format!("tensor `{name}` has {axes} axes; 1 to 4 are possible"));
+            return Err(format!(
+                "tensor `{name}` has {axes} axes; 1 to 4 are possible"
+            ));
         }
         let mut shape = Vec::with_capacity(4);
         for _ in 0..axes {
@@ -271,11 +290,19 @@ impl<'a> Reader<'a> {
         shape.reverse();
         let kind = self.u32(&name)?;
         let kind = GgmlType::from_id(kind).ok_or_else(|| {
-            format!("tensor `{name}` has ggml type {kind}; supported: {}", GgmlType::SUPPORTED)
+            format!(
+                "tensor `{name}` has ggml type {kind}; supported: {}",
+                GgmlType::SUPPORTED
+            )
         })?;
         let offset = self.u64(&name)?;
         let offset = usize::try_from(offset)
             .map_err(|_| format!("tensor `{name}` has the impossible offset {offset}"))?;
-        Ok(Stored { name, shape, kind, offset })
+        Ok(Stored {
+            name,
+            shape,
+            kind,
+            offset,
+        })
     }
 }

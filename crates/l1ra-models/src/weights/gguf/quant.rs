@@ -65,7 +65,9 @@ impl GgmlType {
         if !row.is_multiple_of(self.block()) {
             return None;
         }
-        let values = shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length))?;
+        let values = shape
+            .iter()
+            .try_fold(1_usize, |product, length| product.checked_mul(*length))?;
         (values / self.block()).checked_mul(self.block_bytes())
     }
 }
@@ -106,11 +108,15 @@ fn dequantize(kind: GgmlType, block: &[u8]) -> [f32; BLOCK] {
             nibbles(&block[4..], 0, |i, q| values[i] = q as f32 * d + m);
         }
         GgmlType::Q5_0 => {
-            nibbles(&block[6..], high(&block[2..6]), |i, q| values[i] = (q as f32 - 16.0) * d);
+            nibbles(&block[6..], high(&block[2..6]), |i, q| {
+                values[i] = (q as f32 - 16.0) * d;
+            });
         }
         GgmlType::Q5_1 => {
             let m = half(2);
-            nibbles(&block[8..], high(&block[4..8]), |i, q| values[i] = q as f32 * d + m);
+            nibbles(&block[8..], high(&block[4..8]), |i, q| {
+                values[i] = q as f32 * d + m;
+            });
         }
         GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => {}
     }

@@ -46,7 +46,12 @@ impl GgufFile {
             "llama" => self.sentence_piece(&tokens)?,
             other => {
                 let what = "tokenizer.ggml.model";
-                return Err(ModelError::unsupported(&self.path, what, other, "gpt2, llama"));
+                return Err(ModelError::unsupported(
+                    &self.path,
+                    what,
+                    other,
+                    "gpt2, llama",
+                ));
             }
         };
         self.add_special(&mut tokenizer, &tokens)?;
@@ -74,7 +79,11 @@ impl GgufFile {
         let merges = self.texts("tokenizer.ggml.merges")?;
         let merges = merges
             .iter()
-            .map(|merge| merge.split_once(' ').map(|(left, right)| (left.into(), right.into())))
+            .map(|merge| {
+                merge
+                    .split_once(' ')
+                    .map(|(left, right)| (left.into(), right.into()))
+            })
             .collect::<Option<Vec<(String, String)>>>()
             .ok_or_else(|| self.missing("tokenizer.ggml.merges", "a list of pairs"))?;
         let model = BPE::builder()
@@ -101,11 +110,17 @@ impl GgufFile {
     /// As transformers converts a SentencePiece model: merges from scores, bytes as a fallback.
     fn sentence_piece(&self, tokens: &[&str]) -> Result<Tokenizer, ModelError> {
         let scores = self.list("tokenizer.ggml.scores")?;
-        let scores = scores.iter().map(GgufValue::as_f64).collect::<Option<Vec<f64>>>();
+        let scores = scores
+            .iter()
+            .map(GgufValue::as_f64)
+            .collect::<Option<Vec<f64>>>();
         let scores = scores
             .filter(|scores| scores.len() == tokens.len())
             .ok_or_else(|| self.missing("tokenizer.ggml.scores", "a number for each token"))?;
-        let unk = self.special_tokens().unk.and_then(|id| tokens.get(id as usize));
+        let unk = self
+            .special_tokens()
+            .unk
+            .and_then(|id| tokens.get(id as usize));
         let mut builder = BPE::builder()
             .vocab_and_merges(vocabulary(tokens), merges_from_scores(tokens, &scores))
             .byte_fallback(true)
@@ -116,7 +131,9 @@ impl GgufFile {
         let mut tokenizer = Tokenizer::new(builder.build().map_err(|error| self.unfit(&error))?);
         let replace = |from, to| Replace::new(from, to).map_err(|error| self.unfit(&error));
         let mut normalizers = Vec::new();
-        let prefix = self.value("tokenizer.ggml.add_space_prefix").and_then(GgufValue::as_bool);
+        let prefix = self
+            .value("tokenizer.ggml.add_space_prefix")
+            .and_then(GgufValue::as_bool);
         if prefix.unwrap_or(true) {
             normalizers.push(NormalizerWrapper::Prepend(Prepend::new("▁".into())));
         }
@@ -172,21 +189,33 @@ impl GgufFile {
     }
 
     fn list(&self, key: &str) -> Result<&[GgufValue], ModelError> {
-        self.value(key).and_then(GgufValue::as_array).ok_or_else(|| self.missing(key, "a list"))
+        self.value(key)
+            .and_then(GgufValue::as_array)
+            .ok_or_else(|| self.missing(key, "a list"))
     }
 
     fn texts(&self, key: &str) -> Result<Vec<&str>, ModelError> {
-        let texts = self.list(key)?.iter().map(GgufValue::as_str).collect::<Option<Vec<_>>>();
+        let texts = self
+            .list(key)?
+            .iter()
+            .map(GgufValue::as_str)
+            .collect::<Option<Vec<_>>>();
         texts.ok_or_else(|| self.missing(key, "a list of texts"))
     }
 
     fn unfit(&self, error: &dyn std::fmt::Display) -> ModelError {
-        ModelError::format(&self.path, format!("its tokenizer cannot be built: {error}"))
+        ModelError::format(
+            &self.path,
+            format!("its tokenizer cannot be built: {error}"),
+        )
     }
 }
 
 fn vocabulary(tokens: &[&str]) -> AHashMap<String, u32> {
-    (0_u32..).zip(tokens).map(|(id, token)| ((*token).to_string(), id)).collect()
+    (0_u32..)
+        .zip(tokens)
+        .map(|(id, token)| ((*token).to_string(), id))
+        .collect()
 }
 
 /// Every split of a piece into two pieces is a merge; better scores come first.
@@ -210,5 +239,8 @@ fn merges_from_scores(tokens: &[&str], scores: &[f64]) -> Vec<(String, String)> 
         let tie = || (length(b.1), length(b.2)).cmp(&(length(a.1), length(a.2)));
         b.0.total_cmp(&a.0).then_with(tie)
     });
-    merges.iter().map(|(_, left, right)| (tokens[*left].into(), tokens[*right].into())).collect()
+    merges
+        .iter()
+        .map(|(_, left, right)| (tokens[*left].into(), tokens[*right].into()))
+        .collect()
 }
