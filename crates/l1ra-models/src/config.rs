@@ -68,6 +68,10 @@ pub struct HfConfig {
     pub pretraining_tp: Option<usize>,
 }
 
+/// Larger sizes are damage, no model: products of two of them still fit into 64 bits.
+const MAX_SIZE: usize = 1 << 24;
+const MAX_LAYERS: usize = 1 << 12;
+
 fn default_max_positions() -> usize {
     2048
 }
@@ -217,6 +221,7 @@ impl HfConfig {
             return Err(ModelError::format(path, detail));
         }
         let head_dim = self.head_dim.unwrap_or(self.hidden_size / heads);
+        self.refuse_impossible(path, head_dim)?;
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(ModelError::unsupported(
                 path,
@@ -255,6 +260,25 @@ impl HfConfig {
             pad_token_id: token_ids(self.pad_token_id.as_ref()).first().copied(),
             model_type: self.model_type,
         })
+    }
+
+    /// Sizes of no model, before anything is multiplied or allocated by them.
+    fn refuse_impossible(&self, path: &Path, head_dim: usize) -> Result<(), ModelError> {
+        let sizes = [
+            ("hidden_size", self.hidden_size, MAX_SIZE),
+            ("intermediate_size", self.intermediate_size, MAX_SIZE),
+            ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS),
+            ("num_attention_heads", self.num_attention_heads, MAX_SIZE),
+            ("head_dim", head_dim, MAX_SIZE),
+            ("vocab_size", self.vocab_size, MAX_SIZE),
+        ];
+        for (key, size, limit) in sizes {
+            if size > limit {
+                let detail = format!("{key} = {size}: at most {limit} is possible");
+                return Err(ModelError::format(path, detail));
+            }
+        }
+        Ok(())
     }
 
     fn refuse_unsupported(&self, path: &Path) -> Result<(), ModelError> {

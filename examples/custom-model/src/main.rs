@@ -43,7 +43,7 @@ struct Args {
     #[arg(long, default_value = "flex")]
     device: String,
     /// Epochs of each of the two trainings.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 8)]
     epochs: usize,
     /// Folder for Burn's logs.
     #[arg(long, default_value = "runs/custom-model")]
@@ -68,8 +68,9 @@ fn main() -> Result<()> {
     let new = Pictures::new(1, 4096);
     let steps = args.epochs * new.len().div_ceil(BATCH);
     let config = L1raConfig {
-        rank: 4,
-        alpha: 8.0,
+        rank: 6,
+        alpha: 6.0,
+        lambda: 0.3,
         eta_c: 0.05,
         ..Default::default()
     };

@@ -47,13 +47,9 @@ impl GgufFile {
                 None => hidden / heads.max(1),
             },
         };
-        if self.optional("expert_count").is_some_and(|count| count > 0) {
-            return Err(ModelError::unsupported(
-                &self.path,
-                "llama.expert_count",
-                "> 0",
-                "0",
-            ));
+        if let Some(count) = self.optional("expert_count").filter(|count| *count > 0) {
+            let what = "llama.expert_count";
+            return Err(ModelError::unsupported(&self.path, what, count, "0"));
         }
         let window = self
             .optional("attention.sliding_window")

@@ -291,7 +291,8 @@ impl<'a> Reader<'a> {
         let kind = self.u32(&name)?;
         let kind = GgmlType::from_id(kind).ok_or_else(|| {
             format!(
-                "tensor `{name}` has ggml type {kind}; supported: {}",
+                "tensor `{name}` has ggml type {}; supported: {}",
+                GgmlType::describe(kind),
                 GgmlType::SUPPORTED
             )
         })?;

@@ -38,6 +38,25 @@ impl GgmlType {
         })
     }
 
+    /// The number of a type that cannot be read, with its name where ggml has one.
+    pub(super) fn describe(id: u32) -> String {
+        let name = match id {
+            9 => "Q8_1",
+            10 => "Q2_K",
+            11 => "Q3_K",
+            12 => "Q4_K",
+            13 => "Q5_K",
+            14 => "Q6_K",
+            15 => "Q8_K",
+            16..=23 | 29 => "IQ",
+            24..=28 => "an integer or f64",
+            34 | 35 => "TQ",
+            39 => "MXFP4",
+            _ => return id.to_string(),
+        };
+        format!("{id} ({name})")
+    }
+
     /// Values that are stored together.
     pub(super) fn block(self) -> usize {
         match self {

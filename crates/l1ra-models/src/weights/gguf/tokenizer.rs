@@ -20,7 +20,7 @@ use tokenizers::{
         sequence::Sequence,
         split::{Split, SplitPattern},
     },
-    processors::template::TemplateProcessing,
+    processors::template::{SpecialToken, TemplateProcessing},
 };
 
 use super::{GgufFile, GgufValue};
@@ -178,10 +178,13 @@ impl GgufFile {
         let Some(text) = tokens.get(bos as usize) else {
             return Err(self.missing("tokenizer.ggml.bos_token_id", "a token of the vocabulary"));
         };
+        // A name of our own: a token's text such as `$B` would be read as a part of the template.
+        let bos_token = SpecialToken::new("bos".into(), vec![bos], vec![(*text).into()])
+            .map_err(|error| self.unfit(&error))?;
         let processor = TemplateProcessing::builder()
-            .try_single(vec![(*text).to_string(), "$A".into()])
+            .try_single(vec!["bos".to_string(), "$A".into()])
             .map_err(|error| self.unfit(&error))?
-            .special_tokens(vec![((*text).to_string(), bos)])
+            .special_tokens(vec![bos_token])
             .build()
             .map_err(|error| self.unfit(&error))?;
         tokenizer.with_post_processor(Some(processor));
