@@ -392,22 +392,22 @@ fn wrong_tensors_are_told_by_name() {
     let missing = error_of_tensors(|tensors| {
         tensors.remove("model.layers.1.mlp.up_proj.weight");
     });
-    insta::assert_snapshot!(missing, @"");
+    insta::assert_snapshot!(missing, @"[DIR]: tensor `model.layers.1.mlp.up_proj.weight` is missing; nearest: model.layers.0.mlp.up_proj.weight");
     let alone = error_of_tensors(|tensors| {
         tensors.remove("lm_head.weight");
     });
-    insta::assert_snapshot!(alone, @"");
+    insta::assert_snapshot!(alone, @"[DIR]: tensor `lm_head.weight` is missing (the file holds 20 others)");
     let shape = error_of_tensors(|tensors| {
         tensors
             .get_mut("model.layers.0.self_attn.k_proj.weight")
             .unwrap()
             .0 = vec![64, 32];
     });
-    insta::assert_snapshot!(shape, @"");
+    insta::assert_snapshot!(shape, @"[DIR]: tensor `model.layers.0.self_attn.k_proj.weight` has shape [64, 32], the configuration asks for [32, 64]");
     let axes = error_of_tensors(|tensors| {
         tensors.get_mut("model.norm.weight").unwrap().0 = vec![1, 64];
     });
-    insta::assert_snapshot!(axes, @"");
+    insta::assert_snapshot!(axes, @"[DIR]: tensor `model.norm.weight` has shape [1, 64], the configuration asks for [64]");
     let extra = error_of_tensors(|tensors| {
         tensors.insert(
             "model.layers.0.self_attn.q_norm.weight".into(),
@@ -418,11 +418,11 @@ fn wrong_tensors_are_told_by_name() {
             (vec![1], vec![1.0]),
         );
     });
-    insta::assert_snapshot!(extra, @"");
+    insta::assert_snapshot!(extra, @"[DIR]: a model with 2 tensors that its configuration does not mention is not supported: found `model.layers.0.self_attn.q_norm.weight, model.layers.2.mlp.up_proj.weight`; supported: files whose every tensor is used (is config.json the right one?)");
     let bias = error_of_config("attention_bias", json!(true));
-    insta::assert_snapshot!(bias, @"");
+    insta::assert_snapshot!(bias, @"[DIR]: tensor `model.layers.0.self_attn.q_proj.bias` is missing; nearest: model.layers.0.self_attn.q_proj.weight, model.layers.1.self_attn.q_proj.weight");
     let integers = error(folder(&tiny_config(), &tiny(), Dtype::I64).path());
-    insta::assert_snapshot!(integers, @"");
+    insta::assert_snapshot!(integers, @"[DIR]/model.safetensors: the type of tensor `model.embed_tokens.weight` is not supported: found `I64`; supported: F32, F16, BF16");
     // Older files carry the frequencies; they are computed here.
     let mut tensors = tiny();
     let name = "model.layers.0.self_attn.rotary_emb.inv_freq";
@@ -437,20 +437,20 @@ fn wrong_tensors_are_told_by_name() {
 #[test]
 fn missing_files_are_told() {
     let nothing = tempfile::tempdir().unwrap();
-    insta::assert_snapshot!(error(nothing.path()), @"");
-    insta::assert_snapshot!(error(&nothing.path().join("absent")), @"");
+    insta::assert_snapshot!(error(nothing.path()), @"[DIR]: holds neither config.json nor a .gguf file");
+    insta::assert_snapshot!(error(&nothing.path().join("absent")), @"[DIR]: no such file or folder; a model is a Hugging Face folder (config.json, tokenizer.json, model.safetensors) or a .gguf file");
     let without = |name: &str| {
         let dir = tiny_folder();
         std::fs::remove_file(dir.path().join(name)).unwrap();
         error(dir.path())
     };
-    insta::assert_snapshot!(without("tokenizer.json"), @"");
-    insta::assert_snapshot!(without("model.safetensors"), @"");
-    insta::assert_snapshot!(without("config.json"), @"");
+    insta::assert_snapshot!(without("tokenizer.json"), @"[DIR]: holds no tokenizer.json; this model comes without a tokenizer (tokenizer.model files must be converted first)");
+    insta::assert_snapshot!(without("model.safetensors"), @"[DIR]: holds neither model.safetensors nor model.safetensors.index.json");
+    insta::assert_snapshot!(without("config.json"), @"[DIR]: holds neither config.json nor a .gguf file");
     // A file that is no GGUF.
     let dir = tiny_folder();
     let file = dir.path().join("model.safetensors");
-    insta::assert_snapshot!(error(&file), @"");
+    insta::assert_snapshot!(error(&file), @"[DIR]: does not start with `GGUF`; it is no GGUF file");
 }
 
 #[test]
@@ -462,7 +462,7 @@ fn wrong_shards_are_told() {
     };
     let dir = sharded();
     std::fs::remove_file(dir.path().join("model-00002-of-00002.safetensors")).unwrap();
-    insta::assert_snapshot!(error(dir.path()), @"");
+    insta::assert_snapshot!(error(dir.path()), @"[DIR]/model-00002-of-00002.safetensors: No such file or directory (os error 2)");
     let dir = sharded();
     let twice = Tensors::from([("lm_head.weight".to_string(), (vec![1], vec![1.0]))]);
     write(
@@ -470,14 +470,14 @@ fn wrong_shards_are_told() {
         &twice,
         Dtype::F32,
     );
-    insta::assert_snapshot!(error(dir.path()), @"");
+    insta::assert_snapshot!(error(dir.path()), @"[DIR]/model-00002-of-00002.safetensors: tensor `lm_head.weight` is also in another shard");
     let indexed = |index: Value| {
         let dir = sharded();
         write_index(dir.path(), &index);
         error(dir.path())
     };
     let outside = indexed(json!({"weight_map": {"a": "../x"}}));
-    insta::assert_snapshot!(outside, @"");
+    insta::assert_snapshot!(outside, @r#"[DIR]/model.safetensors.index.json: tensor `a`: `"../x"` is not the name of a file beside it"#);
     for name in ["/etc/passwd", "sub/x.safetensors", "..", ".", "", "x/"] {
         let message = indexed(json!({"weight_map": {"a": name}}));
         assert!(
@@ -485,12 +485,12 @@ fn wrong_shards_are_told() {
             "{name}: {message}"
         );
     }
-    insta::assert_snapshot!(indexed(json!({"weight_map": {"a": 1}})), @"");
-    insta::assert_snapshot!(indexed(json!({"weight_map": []})), @"");
-    insta::assert_snapshot!(indexed(json!({"weight_map": {}})), @"");
+    insta::assert_snapshot!(indexed(json!({"weight_map": {"a": 1}})), @"[DIR]/model.safetensors.index.json: tensor `a`: `1` is not the name of a file beside it");
+    insta::assert_snapshot!(indexed(json!({"weight_map": []})), @"[DIR]/model.safetensors.index.json: has no `weight_map`");
+    insta::assert_snapshot!(indexed(json!({"weight_map": {}})), @"[DIR]: tensor `model.embed_tokens.weight` is missing (the file holds 0 others)");
     let dir = sharded();
     std::fs::write(dir.path().join("model.safetensors.index.json"), "{").unwrap();
-    insta::assert_snapshot!(error(dir.path()), @"");
+    insta::assert_snapshot!(error(dir.path()), @"[DIR]/model.safetensors.index.json: is not JSON: EOF while parsing an object at line 1 column 1");
 }
 
 #[test]
@@ -501,14 +501,14 @@ fn damaged_files_are_told() {
         error(dir.path())
     };
     let whole = std::fs::read(fixture("model.safetensors")).unwrap();
-    insta::assert_snapshot!(with("model.safetensors", &whole[..whole.len() - 1]), @"");
-    insta::assert_snapshot!(with("model.safetensors", b""), @"");
-    insta::assert_snapshot!(with("model.safetensors", &[0xff; 64]), @"");
-    insta::assert_snapshot!(with("config.json", b"model_type: llama"), @"");
-    insta::assert_snapshot!(with("config.json", b"[]"), @"");
-    insta::assert_snapshot!(with("tokenizer.json", b"{}"), @"");
-    insta::assert_snapshot!(with("tokenizer_config.json", b"{"), @"");
-    insta::assert_snapshot!(with("chat_template.jinja", b"{% if %}"), @"");
+    insta::assert_snapshot!(with("model.safetensors", &whole[..whole.len() - 1]), @"[DIR]/model.safetensors: is not a whole safetensors file: incomplete metadata, file not fully covered");
+    insta::assert_snapshot!(with("model.safetensors", b""), @"[DIR]/model.safetensors: is not a whole safetensors file: header too small");
+    insta::assert_snapshot!(with("model.safetensors", &[0xff; 64]), @"[DIR]/model.safetensors: is not a whole safetensors file: header too large");
+    insta::assert_snapshot!(with("config.json", b"model_type: llama"), @"[DIR]/config.json: is not JSON: expected value at line 1 column 1");
+    insta::assert_snapshot!(with("config.json", b"[]"), @"[DIR]/config.json: model_type is not supported: found `(none)`; supported: llama, mistral");
+    insta::assert_snapshot!(with("tokenizer.json", b"{}"), @"[DIR]/tokenizer.json: is no tokenizer: Model missing. at line 1 column 2");
+    insta::assert_snapshot!(with("tokenizer_config.json", b"{"), @"[DIR]/tokenizer_config.json: is not JSON: EOF while parsing an object at line 1 column 1");
+    insta::assert_snapshot!(with("chat_template.jinja", b"{% if %}"), @"chat template: syntax error: unexpected end of block (in <string>:1) (line 1)");
     let deep = "[".repeat(100_000);
     let message = with("config.json", deep.as_bytes());
     assert!(
@@ -520,22 +520,22 @@ fn damaged_files_are_told() {
 #[test]
 fn options_that_are_not_supported_are_told() {
     let of = error_of_config;
-    insta::assert_snapshot!(of("model_type", json!("qwen3")), @"");
-    insta::assert_snapshot!(of("hidden_act", json!("gelu")), @"");
-    insta::assert_snapshot!(of("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0})), @"");
-    insta::assert_snapshot!(of("rope_scaling", json!({"rope_type": "linear"})), @"");
-    insta::assert_snapshot!(of("quantization_config", json!({"quant_method": "awq"})), @"");
-    insta::assert_snapshot!(of("partial_rotary_factor", json!(0.5)), @"");
-    insta::assert_snapshot!(of("pretraining_tp", json!(2)), @"");
-    insta::assert_snapshot!(of("num_key_value_heads", json!(3)), @"");
-    insta::assert_snapshot!(of("hidden_size", json!(0)), @"");
-    insta::assert_snapshot!(of("hidden_size", json!(-1)), @"");
-    insta::assert_snapshot!(of("head_dim", json!(15)), @"");
-    insta::assert_snapshot!(of("rms_norm_eps", json!(0.0)), @"");
-    insta::assert_snapshot!(of("rope_theta", json!(-1.0)), @"");
-    insta::assert_snapshot!(of("num_hidden_layers", json!(4_000_000_000_u64)), @"");
-    insta::assert_snapshot!(of("head_dim", json!(u64::MAX - 1)), @"");
-    insta::assert_snapshot!(of("vocab_size", json!(300)), @"");
+    insta::assert_snapshot!(of("model_type", json!("qwen3")), @"[DIR]/config.json: model_type is not supported: found `qwen3`; supported: llama, mistral");
+    insta::assert_snapshot!(of("hidden_act", json!("gelu")), @"[DIR]/config.json: hidden_act is not supported: found `gelu`; supported: silu");
+    insta::assert_snapshot!(of("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0})), @"[DIR]/config.json: rope scaling is not supported: found `yarn`; supported: default, linear, llama3");
+    insta::assert_snapshot!(of("rope_scaling", json!({"rope_type": "linear"})), @"[DIR]/config.json: rope scaling: `factor` must be a positive number");
+    insta::assert_snapshot!(of("quantization_config", json!({"quant_method": "awq"})), @"[DIR]/config.json: quantization_config is not supported: found `awq`; supported: unquantised safetensors, or a GGUF file");
+    insta::assert_snapshot!(of("partial_rotary_factor", json!(0.5)), @"[DIR]/config.json: partial_rotary_factor is not supported: found `0.5`; supported: 1");
+    insta::assert_snapshot!(of("pretraining_tp", json!(2)), @"[DIR]/config.json: pretraining_tp is not supported: found `2`; supported: 1");
+    insta::assert_snapshot!(of("num_key_value_heads", json!(3)), @"[DIR]/config.json: sizes do not fit together: hidden_size 64, intermediate_size 128, num_hidden_layers 2, num_attention_heads 4, num_key_value_heads 3, vocab_size 256; all must be positive and heads a multiple of key/value heads");
+    insta::assert_snapshot!(of("hidden_size", json!(0)), @"[DIR]/config.json: sizes do not fit together: hidden_size 0, intermediate_size 128, num_hidden_layers 2, num_attention_heads 4, num_key_value_heads 2, vocab_size 256; all must be positive and heads a multiple of key/value heads");
+    insta::assert_snapshot!(of("hidden_size", json!(-1)), @"[DIR]/config.json: is no model config: invalid value: integer `-1`, expected usize");
+    insta::assert_snapshot!(of("head_dim", json!(15)), @"[DIR]/config.json: head_dim is not supported: found `15`; supported: even numbers");
+    insta::assert_snapshot!(of("rms_norm_eps", json!(0.0)), @"[DIR]/config.json: rms_norm_eps = 0: a positive number");
+    insta::assert_snapshot!(of("rope_theta", json!(-1.0)), @"[DIR]/config.json: rope_theta = -1: a positive number");
+    insta::assert_snapshot!(of("num_hidden_layers", json!(4_000_000_000_u64)), @"[DIR]/config.json: num_hidden_layers = 4000000000: at most 4096 is possible");
+    insta::assert_snapshot!(of("head_dim", json!(u64::MAX - 1)), @"[DIR]/config.json: head_dim = 18446744073709551614: at most 16777216 is possible");
+    insta::assert_snapshot!(of("vocab_size", json!(300)), @"[DIR]: tensor `model.embed_tokens.weight` has shape [256, 64], the configuration asks for [300, 64]");
 }
 
 // ---- damage -------------------------------------------------------------------------------------
