@@ -123,7 +123,8 @@ impl ModelFiles {
         let template = file.chat_template();
         let template = template
             .map(|source| ChatTemplate::new(source, bos, eos))
-            .transpose()?;
+            .transpose()
+            .map_err(|error| ModelError::format(path, error.to_string()))?;
         Ok(Self {
             source: Source::Gguf(path.into(), Box::new(file)),
             config,

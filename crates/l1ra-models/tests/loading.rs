@@ -462,7 +462,7 @@ fn wrong_shards_are_told() {
     };
     let dir = sharded();
     std::fs::remove_file(dir.path().join("model-00002-of-00002.safetensors")).unwrap();
-    insta::assert_snapshot!(error(dir.path()), @"[DIR]/model-00002-of-00002.safetensors: No such file or directory (os error 2)");
+    insta::assert_snapshot!(error(dir.path()), @"[DIR]/model-00002-of-00002.safetensors: is missing; model.safetensors.index.json lists it (is the download complete?)");
     let dir = sharded();
     let twice = Tensors::from([("lm_head.weight".to_string(), (vec![1], vec![1.0]))]);
     write(
@@ -508,7 +508,7 @@ fn damaged_files_are_told() {
     insta::assert_snapshot!(with("config.json", b"[]"), @"[DIR]/config.json: model_type is not supported: found `(none)`; supported: llama, mistral");
     insta::assert_snapshot!(with("tokenizer.json", b"{}"), @"[DIR]/tokenizer.json: is no tokenizer: Model missing. at line 1 column 2");
     insta::assert_snapshot!(with("tokenizer_config.json", b"{"), @"[DIR]/tokenizer_config.json: is not JSON: EOF while parsing an object at line 1 column 1");
-    insta::assert_snapshot!(with("chat_template.jinja", b"{% if %}"), @"chat template: syntax error: unexpected end of block (in <string>:1) (line 1)");
+    insta::assert_snapshot!(with("chat_template.jinja", b"{% if %}"), @"[DIR]/chat_template.jinja: chat template: syntax error: unexpected end of block (line 1)");
     let deep = "[".repeat(100_000);
     let message = with("config.json", deep.as_bytes());
     assert!(

@@ -130,7 +130,11 @@ impl Args {
             accumulation: self.accumulation,
             max_length: self.max_length,
             train_on: self.train_on,
-            lr: self.lr.unwrap_or(if self.model == beside("model") { 5e-3 } else { 5e-4 }),
+            lr: self.lr.unwrap_or(if self.model == beside("model") {
+                5e-3
+            } else {
+                5e-4
+            }),
             schedule: self.schedule,
             warmup_steps: self.warmup,
             max_grad_norm: self.max_grad_norm,

@@ -1,11 +1,6 @@
 //! Every mistake a user of `finetune` can make ends with exit code 2 and a message that names the
 //! remedy, before anything is trained; and a run without a mistake leaves every file it promises.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    missing_docs
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{
     collections::HashMap,
@@ -117,7 +112,7 @@ fn json_lines(path: &Path) -> Vec<Value> {
 fn a_model_path_that_is_not_there() {
     let place = Place::new();
     let said = place.mistake(&["--model", &place.text("nothing")]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/nothing: no such file or folder; a model is a Hugging Face folder (config.json, tokenizer.json, model.safetensors) or a .gguf file");
 }
 
 #[test]
@@ -126,7 +121,7 @@ fn a_model_without_a_tokenizer() {
     place.model(|_| {});
     fs::remove_file(place.path("model/tokenizer.json")).unwrap();
     let said = place.mistake(&["--model", &place.text("model")]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/model: holds no tokenizer.json; this model comes without a tokenizer (tokenizer.model files must be converted first)");
 }
 
 #[test]
@@ -136,7 +131,7 @@ fn a_model_without_a_tensor() {
         tensors.remove("model.layers.3.mlp.up_proj.weight").unwrap();
     });
     let said = place.mistake(&["--model", &place.text("model")]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/model: tensor `model.layers.3.mlp.up_proj.weight` is missing; nearest: model.layers.0.mlp.up_proj.weight, model.layers.1.mlp.up_proj.weight, model.layers.2.mlp.up_proj.weight");
 }
 
 #[test]
@@ -150,7 +145,7 @@ fn a_model_with_a_tensor_of_another_shape() {
         tensors.insert(name.into(), turned);
     });
     let said = place.mistake(&["--model", &place.text("model")]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/model: tensor `model.layers.0.self_attn.k_proj.weight` has shape [192, 64], the configuration asks for [64, 192]");
 }
 
 #[test]
@@ -161,135 +156,138 @@ fn a_model_of_another_architecture() {
     let config = fs::read_to_string(&path).unwrap();
     fs::write(&path, config.replace("\"llama\"", "\"gpt2\"")).unwrap();
     let said = place.mistake(&["--model", &place.text("model")]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/model/config.json: model_type is not supported: found `gpt2`; supported: llama, mistral");
 }
 
 #[test]
 fn data_that_is_not_there() {
     let place = Place::new();
     let said = place.mistake(&["--data", &place.text("nothing.jsonl")]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @r#"error: [dir]/nothing.jsonl: no such file; give a .jsonl file with conversations ({"messages": [{"role": "user", "content": …}, …]}) or a text file"#);
 }
 
 #[test]
 fn a_line_that_is_not_json() {
     let said = Place::new().data_mistake(&format!("{GOOD}\n\n{{\"messages\": [\n"));
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/data.jsonl, line 3: is not JSON: EOF while parsing a list at line 1 column 14");
 }
 
 #[test]
 fn a_line_without_messages() {
     let said = Place::new().data_mistake("{\"prompt\": \"a\", \"completion\": \"b\"}\n");
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @r#"error: [dir]/data.jsonl, line 1: has no list `messages` (seen: prompt, completion); expected {"messages": [{"role": …, "content": …}, …]}"#);
 }
 
 #[test]
 fn a_line_with_no_message_in_its_list() {
     let said = Place::new().data_mistake(&format!("{GOOD}\n{{\"messages\": []}}\n"));
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/data.jsonl, line 2: its `messages` are empty");
 }
 
 #[test]
 fn a_role_that_is_unknown() {
     let said = Place::new().data_mistake(&GOOD.replace("\"assistant\"", "\"gpt\""));
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/data.jsonl, line 1: message 2 has the unknown role `gpt`; known: system, user, assistant, tool");
 }
 
 #[test]
 fn a_message_without_content() {
     let place = Place::new();
     let said = place.data_mistake(r#"{"messages": [{"role": "user", "text": "Hi"}]}"#);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/data.jsonl, line 1: message 1 has no text `content`");
     // Content in parts, as for pictures, is no text either.
     let said =
         place.data_mistake(r#"{"messages": [{"role": "user", "content": [{"type": "text"}]}]}"#);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/data.jsonl, line 1: message 1 has no text `content`");
 }
 
 #[test]
 fn data_without_an_assistant() {
     let said = Place::new().data_mistake(&GOOD.replace("\"assistant\"", "\"user\""));
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/data.jsonl, line 1: has no message of the assistant, so nothing to learn");
 }
 
 #[test]
 fn data_that_is_empty() {
     let place = Place::new();
-    assert_snapshot!(place.data_mistake("\n  \n"), @"");
+    assert_snapshot!(place.data_mistake("\n  \n"), @"error: [dir]/data.jsonl: holds no samples; training needs at least one");
     place.write("empty.txt", "");
-    assert_snapshot!(place.mistake(&["--data", &place.text("empty.txt")]), @"");
+    assert_snapshot!(place.mistake(&["--data", &place.text("empty.txt")]), @"error: [dir]/empty.txt: holds no samples; training needs at least one");
 }
 
 #[test]
 fn one_sample_for_training_and_evaluation() {
     let said = Place::new().data_mistake(GOOD);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/data.jsonl: holds 1 sample; training and evaluation need one each (or give --eval-data)");
 }
 
 #[test]
 fn rows_too_short_to_hold_a_target() {
     let said = Place::new().mistake(&["--max-length", "4"]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/good.jsonl: holds no sample with a target within the first 4 tokens; raise max_length or train on all tokens");
 }
 
 #[test]
 fn a_target_that_the_model_does_not_have() {
     let said = Place::new().mistake(&["--targets", "q_proj,w_proj"]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: target `w_proj` matches no linear layer of this model; nearest: k_proj, o_proj, q_proj, v_proj");
 }
 
 #[test]
 fn a_target_expression_that_does_not_compile() {
     let said = Place::new().mistake(&["--targets", "re:.*(q_proj"]);
-    assert!(said.contains("`.*(q_proj` is not a regular expression"), "{said}");
+    assert!(
+        said.contains("`.*(q_proj` is not a regular expression"),
+        "{said}"
+    );
 }
 
 #[test]
 fn a_rank_that_no_adapter_can_have() {
     let place = Place::new();
-    assert_snapshot!(place.mistake(&["--rank", "0"]), @"");
-    assert_snapshot!(place.mistake(&["--rank", "65"]), @"");
+    assert_snapshot!(place.mistake(&["--rank", "0"]), @"error: rank = 0: an adapter has a rank of at least 1");
+    assert_snapshot!(place.mistake(&["--rank", "65"]), @"error: rank = 65: at most 64 for `model.layers.0.self_attn.k_proj` ([192, 64])");
 }
 
 #[test]
 fn a_schedule_without_an_update() {
     let said = Place::new().mistake(&["--update-ratio", "0.9", "--steps", "10", "--warmup", "2"]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @r#"error: rank reallocation cannot work with this schedule: no update would ever happen: 10 optimizer steps, one update every 9 (update_ratio = 0.9), a warm-up of 2 steps and none in the last 20 % (settle_ratio). Train for more steps, lower update_ratio, warmup or settle_ratio, or set policy = "fixed""#);
 }
 
 #[test]
 fn a_schedule_with_more_updates_than_steps() {
     let said = Place::new().mistake(&["--update-ratio", "0.01", "--steps", "20", "--warmup", "2"]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @r#"error: rank reallocation cannot work with this schedule: update_ratio = 0.01 asks for more updates than the 20 optimizer steps of this run. Use an update_ratio of at least 0.050, train for more steps, or set policy = "fixed""#);
 }
 
 #[test]
 fn a_warm_up_as_long_as_the_run() {
     let place = Place::new();
     let said = place.mistake(&["--steps", "20", "--warmup", "20"]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: warmup_steps = 20: fewer than the 20 steps of the run");
     // The default warm-up does not fit in a very short run.
     let said = place.mistake(&["--steps", "10"]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: warmup_steps = 10: fewer than the 10 steps of the run");
 }
 
 #[test]
 fn a_learning_rate_that_is_none() {
     let place = Place::new();
-    assert_snapshot!(place.mistake(&["--lr", "0"]), @"");
-    assert_snapshot!(place.mistake(&["--lr", "nan"]), @"");
-    assert_snapshot!(place.mistake(&["--lr=-1e-3"]), @"");
+    assert_snapshot!(place.mistake(&["--lr", "0"]), @"error: lr = 0: a positive number");
+    assert_snapshot!(place.mistake(&["--lr", "nan"]), @"error: lr = NaN: a positive number");
+    assert_snapshot!(place.mistake(&["--lr=-1e-3"]), @"error: lr = -0.001: a positive number");
 }
 
 #[test]
 fn a_device_that_is_none() {
     let place = Place::new();
     if !cfg!(any(feature = "cuda", feature = "ndarray")) {
-        assert_snapshot!(place.mistake(&["--device", "cuda"]), @"");
+        assert_snapshot!(place.mistake(&["--device", "cuda"]), @"error: device `cuda` was not compiled in; build again with `--features cuda` (compiled in: flex)");
     }
-    assert_snapshot!(place.mistake(&["--device", "gpu"]), @"");
-    assert_snapshot!(place.mistake(&["--device", "flex:1"]), @"");
-    assert_snapshot!(place.mistake(&["--device", "cuda:one"]), @"");
+    assert_snapshot!(place.mistake(&["--device", "gpu"]), @"error: device `gpu` is unknown; known: flex, ndarray, wgpu[:i], vulkan[:i], metal[:i], cuda[:i], rocm[:i]");
+    assert_snapshot!(place.mistake(&["--device", "flex:1"]), @"error: device `flex:1`: `flex` is a CPU device and takes no index");
+    assert_snapshot!(place.mistake(&["--device", "cuda:one"]), @"error: device `cuda:one`: the part after `:` is a device index, a number from 0");
 }
 
 #[test]
@@ -304,9 +302,16 @@ fn words_that_are_not_known() {
     ];
     for (flag, word, remedy) in words {
         let said = place.mistake(&[flag, word]);
-        assert!(said.contains(flag) && said.contains(word) && said.contains(remedy), "{said}");
+        assert!(
+            said.contains(flag) && said.contains(word) && said.contains(remedy),
+            "{said}"
+        );
     }
-    assert_snapshot!(place.mistake(&["--dtype", "q4"]), @"");
+    assert_snapshot!(place.mistake(&["--dtype", "q4"]), @"
+    error: invalid value 'q4' for '--dtype <DTYPE>': type `q4` is unknown; known: f32, bf16, f16, stored
+
+    For more information, try '--help'.
+    ");
 }
 
 #[test]
@@ -314,7 +319,7 @@ fn an_output_folder_that_is_a_file() {
     let place = Place::new();
     place.write("file", "mine\n");
     let said = place.mistake(&["--output", &place.text("file")]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @"error: [dir]/file: File exists (os error 17): File exists (os error 17)");
     assert_eq!(fs::read_to_string(place.path("file")).unwrap(), "mine\n");
 }
 
@@ -335,9 +340,15 @@ fn a_run_without_a_mistake_leaves_what_it_says() {
     assert!(output.status.success(), "{stderr}");
     let stdout = String::from_utf8(output.stdout).unwrap();
     let number = |label: &str| {
-        let line = stdout.lines().find(|line| line.starts_with(label)).expect(label);
+        let line = stdout
+            .lines()
+            .find(|line| line.starts_with(label))
+            .expect(label);
         let (before, after) = line[label.len()..].trim().split_once(" → ").expect(line);
-        (before.parse::<f64>().unwrap(), after.parse::<f64>().unwrap())
+        (
+            before.parse::<f64>().unwrap(),
+            after.parse::<f64>().unwrap(),
+        )
     };
     let (before, after) = number("eval loss");
     assert!(before.is_finite() && after < before, "{before} → {after}");
@@ -360,22 +371,40 @@ fn a_run_without_a_mistake_leaves_what_it_says() {
         serde_json::from_slice(&fs::read(place.path("out/adapter/adapter_config.json")).unwrap())
             .unwrap();
     assert_eq!(config["peft_type"], "LORA");
-    for (name, least) in [("adapter_model.safetensors", 2), ("l1ra_adapter.safetensors", 3)] {
+    for (name, least) in [
+        ("adapter_model.safetensors", 2),
+        ("l1ra_adapter.safetensors", 3),
+    ] {
         let bytes = fs::read(place.path("out/adapter").join(name)).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        assert!(file.len() >= least * 42, "{name}: {} tensors of 42 adapters", file.len());
+        assert!(
+            file.len() >= least * 42,
+            "{name}: {} tensors of 42 adapters",
+            file.len()
+        );
     }
 
     let metrics = json_lines(&place.path("out/metrics.jsonl"));
-    let (evaluations, steps): (Vec<_>, Vec<_>) =
-        metrics.iter().partition(|line| line.get("eval_loss").is_some());
-    let numbers: Vec<u64> = steps.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    let (evaluations, steps): (Vec<_>, Vec<_>) = metrics
+        .iter()
+        .partition(|line| line.get("eval_loss").is_some());
+    let numbers: Vec<u64> = steps
+        .iter()
+        .map(|line| line["step"].as_u64().unwrap())
+        .collect();
     assert_eq!(numbers, (1..=12).collect::<Vec<u64>>());
-    assert!(steps.iter().all(|line| line["loss"].as_f64().unwrap().is_finite()));
+    assert!(
+        steps
+            .iter()
+            .all(|line| line["loss"].as_f64().unwrap().is_finite())
+    );
     let at: Vec<&Value> = evaluations.iter().map(|line| &line["step"]).collect();
     assert_eq!(at, [0, 12]);
     let loss = evaluations[1]["eval_loss"].as_f64().unwrap();
-    assert!((loss - after).abs() < 1e-4, "{loss} in the file, {after} printed");
+    assert!(
+        (loss - after).abs() < 1e-4,
+        "{loss} in the file, {after} printed"
+    );
 
     // A period of ⌊0.2 · 12⌋ = 2 steps, none in the warm-up of 2 nor in the last 20 %.
     let updates = json_lines(&place.path("out/ranks.jsonl"));

@@ -48,7 +48,12 @@ impl SafetensorsFiles {
             tensors: BTreeMap::new(),
         };
         for name in names {
-            opened.add(dir.join(name))?;
+            let path = dir.join(name);
+            if !path.is_file() {
+                let detail = format!("is missing; {INDEX} lists it (is the download complete?)");
+                return Err(ModelError::format(path, detail));
+            }
+            opened.add(path)?;
         }
         Ok(opened)
     }

@@ -1,8 +1,8 @@
 //! Configuration and special tokens from the metadata.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{GgufFile, GgufValue};
+use super::{GgufFile, GgufValue, names::ARCHITECTURE};
 use crate::error::ModelError;
 
 /// Special tokens as the file names them.
@@ -25,109 +25,117 @@ pub struct SpecialTokenIds {
 impl GgufFile {
     /// The configuration, as Hugging Face's `config.json` would say it.
     ///
+    /// `head_dim` is `attention.key_length`, else `rope.dimension_count`, else
+    /// `embedding_length / attention.head_count`; `vocab_size` is the number of rows of the
+    /// embedding; `tie_word_embeddings` says that there is no `output.weight`. Source of the keys:
+    /// `llama-arch.cpp`. The scaling of Llama 3.1 is not a key but a tensor: see
+    /// [`rope_freqs`](Self::rope_freqs).
+    ///
     /// # Errors
-    /// An architecture other than `llama`, or a key that is missing.
+    /// A key that is missing or of another type, or an option that is not supported.
     pub fn config(&self) -> Result<Value, ModelError> {
-        let architecture = self.text("general.architecture")?;
-        if architecture != "llama" {
-            let what = "general.architecture";
-            return Err(ModelError::unsupported(
-                &self.path,
-                what,
-                architecture,
-                "llama",
-            ));
-        }
-        let hidden = self.number("embedding_length")?;
+        self.refuse_experts()?;
         let heads = self.number("attention.head_count")?;
-        let head_dim = match self.optional("attention.key_length") {
-            Some(length) => length,
-            None => match self.optional("rope.dimension_count") {
-                Some(count) => count,
-                None => hidden / heads.max(1),
-            },
-        };
-        if let Some(count) = self.optional("expert_count").filter(|count| *count > 0) {
-            let what = "llama.expert_count";
-            return Err(ModelError::unsupported(&self.path, what, count, "0"));
-        }
         let window = self
-            .optional("attention.sliding_window")
+            .optional("attention.sliding_window")?
             .filter(|window| *window > 0);
-        let mut config = Map::new();
-        let mut put = |key: &str, value: Value| {
-            config.insert(key.into(), value);
-        };
         // llama.cpp calls Mistral's models `llama`; only the window tells them apart.
-        put(
-            "model_type",
-            json!(if window.is_some() { "mistral" } else { "llama" }),
-        );
-        put("hidden_size", json!(hidden));
-        put(
-            "intermediate_size",
-            json!(self.number("feed_forward_length")?),
-        );
-        put("num_hidden_layers", json!(self.number("block_count")?));
-        put("num_attention_heads", json!(heads));
-        put(
-            "num_key_value_heads",
-            json!(self.optional("attention.head_count_kv").unwrap_or(heads)),
-        );
-        put("head_dim", json!(head_dim));
-        put("vocab_size", json!(self.vocabulary()?));
-        put(
-            "max_position_embeddings",
-            json!(self.number("context_length")?),
-        );
-        put(
-            "rms_norm_eps",
-            json!(self.float("attention.layer_norm_rms_epsilon")?),
-        );
-        put(
-            "rope_theta",
-            json!(self.float("rope.freq_base").unwrap_or(10_000.0)),
-        );
-        put("rope_scaling", self.rope_scaling()?);
-        put("sliding_window", json!(window));
-        put(
-            "tie_word_embeddings",
-            json!(!self.tensors.contains_key("lm_head.weight")),
-        );
-        let has = |name: &str| {
-            self.tensors
-                .contains_key(&format!("model.layers.0.{name}.bias"))
+        let (class, family) = match window {
+            Some(_) => ("MistralForCausalLM", "mistral"),
+            None => ("LlamaForCausalLM", "llama"),
         };
-        put("attention_bias", json!(has("self_attn.q_proj")));
-        put("mlp_bias", json!(has("mlp.gate_proj")));
-        put("hidden_act", json!("silu"));
+        let vocabulary = self.vocabulary()?;
         let special = self.special_tokens();
-        put("bos_token_id", json!(special.bos));
-        put("eos_token_id", json!(special.eos));
-        put("pad_token_id", json!(special.pad));
-        Ok(Value::Object(config))
+        self.check_ids(&special, vocabulary)?;
+        let first = |name: &str| self.tensors.contains_key(&format!("model.layers.0.{name}"));
+        Ok(json!({
+            "architectures": [class],
+            "model_type": family,
+            "hidden_size": self.number("embedding_length")?,
+            "intermediate_size": self.number("feed_forward_length")?,
+            "num_hidden_layers": self.number("block_count")?,
+            "num_attention_heads": heads,
+            "num_key_value_heads": self.kv_heads()?,
+            "head_dim": self.head_dim(heads)?,
+            "vocab_size": vocabulary,
+            "max_position_embeddings": self.number("context_length")?,
+            "rms_norm_eps": self.float("attention.layer_norm_rms_epsilon")?,
+            "rope_theta": self.optional_float("rope.freq_base")?.unwrap_or(10_000.0),
+            "rope_scaling": self.rope_scaling()?,
+            "sliding_window": window,
+            "tie_word_embeddings": !self.tensors.contains_key("lm_head.weight"),
+            "attention_bias": first("self_attn.q_proj.bias"),
+            "mlp_bias": first("mlp.gate_proj.bias"),
+            "hidden_act": "silu",
+            "bos_token_id": special.bos,
+            "eos_token_id": special.eos,
+            "pad_token_id": special.pad,
+        }))
     }
 
-    fn rope_scaling(&self) -> Result<Value, ModelError> {
-        let kind = self
-            .value("llama.rope.scaling.type")
-            .and_then(GgufValue::as_str);
-        match kind {
-            None | Some("none") => Ok(Value::Null),
-            Some("linear") => {
-                Ok(json!({"rope_type": "linear", "factor": self.float("rope.scaling.factor")?}))
-            }
-            Some(other) => Err(ModelError::unsupported(
-                &self.path,
-                "llama.rope.scaling.type",
-                other,
-                "none, linear, or the tensor rope_freqs.weight",
-            )),
+    fn refuse_experts(&self) -> Result<(), ModelError> {
+        match self.optional("expert_count")?.filter(|count| *count > 0) {
+            None => Ok(()),
+            Some(count) => self.refuse("llama.expert_count", &count.to_string(), "0"),
         }
     }
 
-    /// Rows of the embedding: the count that is right where the metadata has none.
-    fn vocabulary(&self) -> Result<usize, ModelError> {
+    /// Key and value heads; absent: as many as query heads.
+    pub(super) fn kv_heads(&self) -> Result<usize, ModelError> {
+        match self.optional("attention.head_count_kv")? {
+            Some(heads) => Ok(heads),
+            None => self.number("attention.head_count"),
+        }
+    }
+
+    fn head_dim(&self, heads: usize) -> Result<usize, ModelError> {
+        let rotated = self.optional("rope.dimension_count")?;
+        let head_dim = match self.optional("attention.key_length")?.or(rotated) {
+            Some(length) => length,
+            None => {
+                let hidden = self.number("embedding_length")?;
+                hidden.checked_div(heads).ok_or_else(|| {
+                    let detail = "metadata `llama.attention.head_count` is 0; expected 1 or more";
+                    ModelError::format(&self.path, detail)
+                })?
+            }
+        };
+        let same = format!("{head_dim}, the width of a key");
+        for (key, other) in [
+            ("rope.dimension_count", rotated),
+            (
+                "attention.value_length",
+                self.optional("attention.value_length")?,
+            ),
+        ] {
+            if let Some(other) = other.filter(|other| *other != head_dim) {
+                return self.refuse(&format!("llama.{key}"), &other.to_string(), &same);
+            }
+        }
+        Ok(head_dim)
+    }
+
+    /// As `llama-model.cpp` reads it: a factor without a type is linear.
+    fn rope_scaling(&self) -> Result<Value, ModelError> {
+        let factor = match self.optional_float("rope.scaling.factor")? {
+            Some(factor) => Some(factor),
+            None => self.optional_float("rope.scale_linear")?,
+        };
+        let factor = factor.filter(|factor| *factor != 0.0);
+        let key = "llama.rope.scaling.type";
+        let kind = match self.value(key) {
+            Some(_) => self.text(key)?,
+            None => "linear",
+        };
+        match (kind, factor) {
+            ("none", _) | ("linear", None) => Ok(Value::Null),
+            ("linear", Some(factor)) => Ok(json!({"rope_type": "linear", "factor": factor})),
+            _ => self.refuse(key, kind, "none, linear, or the tensor rope_freqs.weight"),
+        }
+    }
+
+    /// Rows of the embedding: what ids can be looked up, whatever the metadata counts.
+    pub(super) fn vocabulary(&self) -> Result<usize, ModelError> {
         let rows = self
             .tensors
             .get("model.embed_tokens.weight")
@@ -139,7 +147,25 @@ impl GgufFile {
         })
     }
 
-    /// Special tokens.
+    fn check_ids(&self, special: &SpecialTokenIds, vocabulary: usize) -> Result<(), ModelError> {
+        let ids = [
+            ("bos", special.bos),
+            ("eos", special.eos),
+            ("padding", special.pad),
+        ];
+        for (name, id) in ids {
+            if let Some(id) = id.filter(|id| *id as usize >= vocabulary) {
+                let detail = format!(
+                    "metadata `tokenizer.ggml.{name}_token_id` is {id}; the embedding has \
+                     {vocabulary} rows"
+                );
+                return Err(ModelError::format(&self.path, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Special tokens, each as `tokenizer.ggml.*` gives it; `None` where the file is silent.
     pub fn special_tokens(&self) -> SpecialTokenIds {
         let value = |key: &str| self.value(&format!("tokenizer.ggml.{key}"));
         let id = |key: &str| {
@@ -157,42 +183,68 @@ impl GgufFile {
         }
     }
 
-    /// The chat template.
+    /// The chat template, a Jinja source.
     pub fn chat_template(&self) -> Option<&str> {
         self.value("tokenizer.chat_template")
             .and_then(GgufValue::as_str)
     }
 
-    fn optional(&self, key: &str) -> Option<usize> {
-        self.value(&format!("llama.{key}"))
-            .and_then(GgufValue::as_usize)
+    /// A count under `llama.` that may be absent.
+    fn optional(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        let key = format!("{ARCHITECTURE}.{key}");
+        match self.value(&key) {
+            None => Ok(None),
+            Some(value) => match value.as_usize() {
+                Some(count) => Ok(Some(count)),
+                None => Err(self.unfit_value(&key, "a count")),
+            },
+        }
     }
 
     /// A count under `llama.`.
     pub(super) fn number(&self, key: &str) -> Result<usize, ModelError> {
-        self.optional(key)
-            .ok_or_else(|| self.missing(&format!("llama.{key}"), "a count"))
+        let count = self.optional(key)?;
+        count.ok_or_else(|| self.unfit_value(&format!("{ARCHITECTURE}.{key}"), "a count"))
     }
 
-    /// f32 in the file; its shortest decimal form, so that 1e-5 stays 1e-5.
+    /// A number under `llama.` that may be absent. It is f32 in the file: its shortest decimal
+    /// form is taken, so that 1e-5 stays 1e-5.
+    fn optional_float(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        let key = format!("{ARCHITECTURE}.{key}");
+        let Some(value) = self.value(&key) else {
+            return Ok(None);
+        };
+        let short = value
+            .as_f64()
+            .and_then(|value| (value as f32).to_string().parse().ok());
+        match short.filter(|value: &f64| value.is_finite()) {
+            Some(value) => Ok(Some(value)),
+            None => Err(self.unfit_value(&key, "a finite number")),
+        }
+    }
+
     fn float(&self, key: &str) -> Result<f64, ModelError> {
-        let key = format!("llama.{key}");
-        let value = self.value(&key).and_then(GgufValue::as_f64);
-        let short = value.and_then(|value| (value as f32).to_string().parse::<f64>().ok());
-        short.ok_or_else(|| self.missing(&key, "a number"))
+        let value = self.optional_float(key)?;
+        value.ok_or_else(|| self.unfit_value(&format!("{ARCHITECTURE}.{key}"), "a number"))
     }
 
     pub(super) fn text(&self, key: &str) -> Result<&str, ModelError> {
         self.value(key)
             .and_then(GgufValue::as_str)
-            .ok_or_else(|| self.missing(key, "a text"))
+            .ok_or_else(|| self.unfit_value(key, "a text"))
     }
 
-    pub(super) fn missing(&self, key: &str, kind: &str) -> ModelError {
+    /// A key that is missing or does not hold `kind`.
+    pub(super) fn unfit_value(&self, key: &str, kind: &str) -> ModelError {
         let detail = match self.value(key) {
-            Some(_) => format!("metadata `{key}` is not {kind}"),
+            Some(GgufValue::Array(_)) => format!("metadata `{key}` is an array; expected {kind}"),
+            Some(value) => format!("metadata `{key}` is {value:?}; expected {kind}"),
             None => format!("metadata `{key}` ({kind}) is missing"),
         };
         ModelError::format(&self.path, detail)
+    }
+
+    pub(super) fn refuse<T>(&self, what: &str, seen: &str, known: &str) -> Result<T, ModelError> {
+        Err(ModelError::unsupported(&self.path, what, seen, known))
     }
 }

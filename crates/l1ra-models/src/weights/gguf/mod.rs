@@ -1,17 +1,22 @@
 //! GGUF files of Llama-family models: configuration, weights and tokenizer from one file.
 //!
-//! Format: `gguf-py` and `docs/gguf.md` of ggml; names and the permutation of q and k:
+//! Format: `docs/gguf.md` of ggml and `gguf.cpp`; names and the permutation of q and k:
 //! `convert_hf_to_gguf.py` of llama.cpp.
 
+mod layout;
 mod metadata;
 mod names;
 mod parse;
 mod quant;
+mod sentencepiece;
+#[cfg(test)]
+mod tests;
 mod tokenizer;
+mod value;
 
 pub use metadata::SpecialTokenIds;
-pub use parse::GgufValue;
 pub use quant::GgmlType;
+pub use value::GgufValue;
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +27,8 @@ use std::{
 use memmap2::Mmap;
 
 use crate::error::ModelError;
-use parse::{Header, TensorInfo};
+use layout::TensorInfo;
+use parse::Header;
 
 /// A GGUF file, memory-mapped, its header read and checked.
 #[derive(Debug)]
@@ -58,40 +64,59 @@ pub struct GgufTensor {
 }
 
 impl GgufFile {
-    /// Opens a GGUF file (version 2 or 3) and checks its header against its size.
+    /// Opens a GGUF file (version 2 or 3, little-endian) and checks its header against its size.
     ///
     /// # Errors
-    /// A damaged or truncated file, or a tensor of a type or name that is not supported.
+    /// A file that cannot be read, is damaged or cut off, is one part of several, or has an
+    /// architecture, tensor name or tensor type that is not supported.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let file = File::open(path).map_err(|error| ModelError::io(path, error))?;
         // SAFETY: the map is read-only and private; a file that another program truncates while
         // it is open would end this program, as with every memory-mapped reader.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(path, error))?;
-        let Header {
-            metadata,
-            tensors: stored,
-        } = parse::header(&map).map_err(|detail| ModelError::format(path, detail))?;
-        let mut tensors = BTreeMap::new();
-        let mut rope_freqs = None;
-        for (name, info) in stored {
-            if name == "rope_freqs.weight" {
-                rope_freqs = Some(info);
-                continue;
-            }
-            let Some(hf) = names::hugging_face(&name) else {
-                let known = "the tensors of Llama-family models";
-                return Err(ModelError::unsupported(path, "a tensor name", name, known));
-            };
-            tensors.insert(hf, info);
-        }
-        Ok(Self {
+        let Header { metadata, tensors } = parse::header(path, &map)?;
+        let mut opened = Self {
             path: path.into(),
             map,
             metadata,
-            tensors,
-            rope_freqs,
-        })
+            tensors: BTreeMap::new(),
+            rope_freqs: None,
+        };
+        opened.refuse_unsupported()?;
+        opened.rename(tensors)?;
+        Ok(opened)
+    }
+
+    fn refuse_unsupported(&self) -> Result<(), ModelError> {
+        let key = "general.architecture";
+        let architecture = self.text(key)?;
+        if architecture != names::ARCHITECTURE {
+            return self.refuse(key, architecture, names::ARCHITECTURE);
+        }
+        let parts = self
+            .value("split.count")
+            .and_then(GgufValue::as_usize)
+            .unwrap_or(1);
+        if parts > 1 {
+            return self.refuse("split.count", &parts.to_string(), "one whole file");
+        }
+        Ok(())
+    }
+
+    /// Files the tensors under their Hugging Face names.
+    fn rename(&mut self, stored: Vec<(String, TensorInfo)>) -> Result<(), ModelError> {
+        for (name, info) in stored {
+            if name == "rope_freqs.weight" {
+                self.rope_freqs = Some(info);
+                continue;
+            }
+            let Some(renamed) = names::hugging_face(&name) else {
+                return self.refuse("a tensor name", &name, "the tensors of Llama-family models");
+            };
+            self.tensors.insert(renamed, info);
+        }
+        Ok(())
     }
 
     /// A metadata value.
@@ -111,35 +136,30 @@ impl GgufFile {
         self.tensors.keys().cloned().collect()
     }
 
-    /// Hugging Face shape and stored type of a tensor.
-    pub fn tensor_info(&self, name: &str) -> Option<(&[usize], GgmlType)> {
+    /// Hugging Face shape (row-major) and stored type of a tensor.
+    pub fn tensor_info(&self, hf_name: &str) -> Option<(&[usize], GgmlType)> {
         self.tensors
-            .get(name)
+            .get(hf_name)
             .map(|info| (info.shape.as_slice(), info.kind))
     }
 
-    /// Reads a tensor: quantised types become f32, others stay; the order of q and k rows is
-    /// Hugging Face's again.
+    /// Reads a tensor: quantised types become f32, others stay; the order of q and k rows (and
+    /// biases) is Hugging Face's again.
     ///
     /// # Errors
-    /// A tensor that is missing.
-    pub fn tensor(&self, name: &str) -> Result<GgufTensor, ModelError> {
+    /// A tensor that is missing, or q or k whose rows do not fit the number of heads.
+    pub fn tensor(&self, hf_name: &str) -> Result<GgufTensor, ModelError> {
         let info = self
             .tensors
-            .get(name)
-            .ok_or_else(|| ModelError::MissingTensor {
-                path: self.path.clone(),
-                name: name.into(),
-                hint: String::new(),
-            })?;
+            .get(hf_name)
+            .ok_or_else(|| self.absent(hf_name))?;
         let (dtype, mut bytes) = quant::decode(info.kind, &self.map[info.range.clone()]);
-        if let Some(heads) = self.permuted_heads(name)? {
-            let width = if dtype == GgufDType::F32 { 4 } else { 2 };
-            let row = info.shape.get(1).copied().unwrap_or(1) * width;
-            bytes = names::unpermute(&bytes, row, info.shape[0], heads).ok_or_else(|| {
+        if let Some(heads) = self.permuted_heads(hf_name)? {
+            bytes = names::unpermute(&bytes, info.shape[0], heads).ok_or_else(|| {
+                let rows = info.shape[0];
                 let detail = format!(
-                    "tensor `{name}`: {} rows do not fit {heads} heads",
-                    info.shape[0]
+                    "tensor `{hf_name}` has {rows} rows; expected a multiple of twice its {heads} \
+                     heads"
                 );
                 ModelError::format(&self.path, detail)
             })?;
@@ -151,37 +171,53 @@ impl GgufFile {
         })
     }
 
-    /// Divisors of the rotary frequencies, `[head_dim / 2]`, where the file has them (Llama 3.1).
+    fn absent(&self, name: &str) -> ModelError {
+        ModelError::MissingTensor {
+            path: self.path.clone(),
+            name: name.into(),
+            hint: String::new(),
+        }
+    }
+
+    /// Divisors of the rotary frequencies, `[head_dim / 2]`, where the file has them: llama.cpp's
+    /// form of Llama 3.1's scaling. The `i`th frequency is `theta^(-2i / head_dim) / divisor[i]`.
     ///
     /// # Errors
-    /// A tensor that is not f32.
+    /// A tensor that is not f32, or a divisor that is not positive.
     pub fn rope_freqs(&self) -> Result<Option<Vec<f32>>, ModelError> {
         let Some(info) = &self.rope_freqs else {
             return Ok(None);
         };
         if info.kind != GgmlType::F32 {
             let seen = format!("{:?}", info.kind);
-            return Err(ModelError::unsupported(
-                &self.path,
-                "rope_freqs.weight",
-                seen,
-                "F32",
-            ));
+            return self.refuse("the type of tensor `rope_freqs.weight`", &seen, "F32");
         }
-        let bytes = &self.map[info.range.clone()];
-        let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        Ok(Some(bytes.chunks_exact(4).map(number).collect()))
+        let (numbers, _) = self.map[info.range.clone()].as_chunks::<4>();
+        let divisors: Vec<f32> = numbers
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect();
+        match divisors
+            .iter()
+            .find(|divisor| !(divisor.is_finite() && **divisor > 0.0))
+        {
+            None => Ok(Some(divisors)),
+            Some(seen) => {
+                let detail =
+                    format!("tensor `rope_freqs.weight` holds {seen}; expected numbers > 0");
+                Err(ModelError::format(&self.path, detail))
+            }
+        }
     }
 
     /// Heads whose rows llama.cpp permuted, for q and k.
     fn permuted_heads(&self, name: &str) -> Result<Option<usize>, ModelError> {
-        let key = if name.contains("q_proj") {
-            "attention.head_count"
-        } else if name.contains("k_proj") {
-            "attention.head_count_kv"
+        if name.contains(".q_proj.") {
+            self.number("attention.head_count").map(Some)
+        } else if name.contains(".k_proj.") {
+            self.kv_heads().map(Some)
         } else {
-            return Ok(None);
-        };
-        self.number(key).map(Some)
+            Ok(None)
+        }
     }
 }

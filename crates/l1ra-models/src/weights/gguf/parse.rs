@@ -1,199 +1,81 @@
 //! The header, read without trusting a single number in it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
+use std::{collections::BTreeMap, path::Path};
+
+use super::{
+    GgufValue,
+    layout::{Stored, TensorInfo, alignment, locate},
+    quant::{GgmlType, type_name},
 };
-
-use super::quant::GgmlType;
-
-/// A metadata value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum GgufValue {
-    /// Any unsigned integer.
-    Unsigned(u64),
-    /// Any signed integer.
-    Signed(i64),
-    /// f32 or f64.
-    Float(f64),
-    /// Truth value.
-    Bool(bool),
-    /// Text.
-    Text(String),
-    /// Several values of one type.
-    Array(Vec<GgufValue>),
-}
-
-impl GgufValue {
-    /// The value as an index or count.
-    pub fn as_usize(&self) -> Option<usize> {
-        match self {
-            Self::Unsigned(value) => usize::try_from(*value).ok(),
-            Self::Signed(value) => usize::try_from(*value).ok(),
-            _ => None,
-        }
-    }
-
-    /// The value as a number.
-    pub fn as_f64(&self) -> Option<f64> {
-        match self {
-            Self::Unsigned(value) => Some(*value as f64),
-            Self::Signed(value) => Some(*value as f64),
-            Self::Float(value) => Some(*value),
-            _ => None,
-        }
-    }
-
-    /// The value as text.
-    pub fn as_str(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The value as a truth value.
-    pub fn as_bool(&self) -> Option<bool> {
-        match self {
-            Self::Bool(value) => Some(*value),
-            _ => None,
-        }
-    }
-
-    /// The values of an array.
-    pub fn as_array(&self) -> Option<&[GgufValue]> {
-        match self {
-            Self::Array(values) => Some(values),
-            _ => None,
-        }
-    }
-}
-
-/// Where a tensor lies.
-#[derive(Clone, Debug)]
-pub(super) struct TensorInfo {
-    /// Row-major, as Hugging Face has it: ggml's dimensions reversed.
-    pub(super) shape: Vec<usize>,
-    pub(super) kind: GgmlType,
-    /// Byte range in the file.
-    pub(super) range: Range<usize>,
-}
+use crate::error::ModelError;
 
 pub(super) struct Header {
     pub(super) metadata: BTreeMap<String, GgufValue>,
+    /// llama.cpp's names, each once.
     pub(super) tensors: Vec<(String, TensorInfo)>,
 }
 
-type Parsed<T> = Result<T, String>;
+pub(super) type Parsed<T> = Result<T, ModelError>;
 
 /// Arrays of arrays deeper than this are refused.
 const MAX_DEPTH: usize = 4;
-const DEFAULT_ALIGNMENT: usize = 32;
+/// Values in all arrays together. A value takes more memory than its bytes in the file, so their
+/// number is bounded too; vocabularies of a million tokens stay far below.
+const MAX_VALUES: usize = 1 << 24;
+/// Bytes of the smallest metadata entry: key length, type, one byte.
+const MIN_ENTRY: usize = 13;
+/// Bytes of the smallest tensor entry: name length, number of axes, one axis, type, offset.
+const MIN_TENSOR: usize = 32;
 
-/// Reads the header of a file that lies in memory.
-pub(super) fn header(file: &[u8]) -> Parsed<Header> {
-    let mut reader = Reader { file, at: 0 };
-    if reader.take(4, "the magic")? != b"GGUF" {
-        return Err("does not start with `GGUF`; it is no GGUF file".into());
-    }
-    let version = reader.u32("the version")?;
-    if !(2..=3).contains(&version) {
-        return Err(format!(
-            "has GGUF version {version}; versions 2 and 3 are supported"
-        ));
-    }
-    let tensor_count = reader.count("the number of tensors", 24)?;
-    let value_count = reader.count("the number of metadata values", 13)?;
+/// Reads the header of a file that lies in memory; `path` is for messages.
+pub(super) fn header(path: &Path, file: &[u8]) -> Parsed<Header> {
+    let mut reader = Reader {
+        path,
+        file,
+        at: 0,
+        values: 0,
+    };
+    let (tensor_count, value_count) = reader.preamble()?;
     let mut metadata = BTreeMap::new();
     for _ in 0..value_count {
-        let key = reader.text("a metadata key")?;
-        let kind = reader.u32(&key)?;
-        let value = reader.value(kind, &key, 0)?;
-        if metadata.insert(key.clone(), value).is_some() {
-            return Err(format!("metadata key `{key}` is there twice"));
+        let at = reader.at;
+        let (key, value) = reader.entry()?;
+        if metadata.contains_key(&key) {
+            return reader.fail(format!("metadata key `{key}` at byte {at} is there twice"));
         }
+        metadata.insert(key, value);
     }
-    let mut stored = Vec::with_capacity(tensor_count);
+    let mut stored = Vec::new();
     for _ in 0..tensor_count {
         stored.push(reader.tensor()?);
     }
-    let data = data_start(&metadata, reader.at)?;
-    let tensors = locate(stored, data, file.len())?;
+    let tensors = locate(&reader, stored, alignment(&reader, &metadata)?)?;
     Ok(Header { metadata, tensors })
 }
 
-fn data_start(metadata: &BTreeMap<String, GgufValue>, header_end: usize) -> Parsed<usize> {
-    let alignment = match metadata.get("general.alignment") {
-        Some(value) => value
-            .as_usize()
-            .filter(|value| value.is_power_of_two())
-            .ok_or_else(|| format!("general.alignment is {value:?}; expected a power of two"))?,
-        None => DEFAULT_ALIGNMENT,
-    };
-    header_end
-        .checked_next_multiple_of(alignment)
-        .ok_or_else(|| format!("general.alignment {alignment} is larger than the file"))
-}
-
-struct Stored {
-    name: String,
-    shape: Vec<usize>,
-    kind: GgmlType,
-    offset: usize,
-}
-
-/// Byte ranges of all tensors, each checked to lie in the file.
-fn locate(stored: Vec<Stored>, data: usize, file_len: usize) -> Parsed<Vec<(String, TensorInfo)>> {
-    let mut names = BTreeSet::new();
-    let mut tensors = Vec::with_capacity(stored.len());
-    for Stored {
-        name,
-        shape,
-        kind,
-        offset,
-    } in stored
-    {
-        if !names.insert(name.clone()) {
-            return Err(format!("tensor `{name}` is there twice"));
-        }
-        let bytes = kind.byte_len(&shape).ok_or_else(|| {
-            format!(
-                "tensor `{name}` of type {kind:?} has shape {shape:?}, which is too large or \
-                 whose rows are no multiple of {}",
-                kind.block()
-            )
-        })?;
-        let start = data.checked_add(offset);
-        let range = start.and_then(|start| Some(start..start.checked_add(bytes)?));
-        let range = range.filter(|range| range.end <= file_len).ok_or_else(|| {
-            format!(
-                "tensor `{name}` needs {bytes} bytes at offset {offset} of the data, which begins \
-                 at byte {data}; the file has {file_len} bytes (is it cut off?)"
-            )
-        })?;
-        tensors.push((name, TensorInfo { shape, kind, range }));
-    }
-    Ok(tensors)
-}
-
-struct Reader<'a> {
-    file: &'a [u8],
-    at: usize,
+pub(super) struct Reader<'a> {
+    path: &'a Path,
+    pub(super) file: &'a [u8],
+    /// The next byte; after the last entry, the end of the header.
+    pub(super) at: usize,
+    /// Array values read so far.
+    values: usize,
 }
 
 impl<'a> Reader<'a> {
+    pub(super) fn fail<T>(&self, detail: String) -> Parsed<T> {
+        Err(ModelError::format(self.path, detail))
+    }
+
     fn take(&mut self, count: usize, what: &str) -> Parsed<&'a [u8]> {
-        let bytes = self
-            .file
-            .get(self.at..)
-            .and_then(|rest| rest.get(..count))
-            .ok_or_else(|| {
-                format!(
-                    "ends within {what}: {count} bytes needed at byte {}, the file has {}",
-                    self.at,
-                    self.file.len()
-                )
-            })?;
+        let bytes = self.file.get(self.at..).and_then(|rest| rest.get(..count));
+        let Some(bytes) = bytes else {
+            return self.fail(format!(
+                "ends within {what}: {count} bytes needed at byte {}, the file has {}",
+                self.at,
+                self.file.len()
+            ));
+        };
         self.at += count;
         Ok(bytes)
     }
@@ -214,53 +96,106 @@ impl<'a> Reader<'a> {
 
     /// A number of things of at least `size` bytes each, which must fit into the rest of the file.
     fn count(&mut self, what: &str, size: usize) -> Parsed<usize> {
+        let at = self.at;
         let count = self.u64(what)?;
-        let left = (self.file.len() - self.at) / size.max(1);
-        usize::try_from(count)
+        let possible = (self.file.len() - self.at) / size;
+        match usize::try_from(count)
             .ok()
-            .filter(|count| *count <= left)
-            .ok_or_else(|| {
-                format!(
-                    "{what} is {count} at byte {}, more than the file can hold",
-                    self.at
-                )
-            })
+            .filter(|count| *count <= possible)
+        {
+            Some(count) => Ok(count),
+            None => self.fail(format!(
+                "{what}: the count at byte {at} is {count}; the rest of the file can hold \
+                 {possible} at most (is it cut off?)"
+            )),
+        }
     }
 
     fn text(&mut self, what: &str) -> Parsed<String> {
         let length = self.count(what, 1)?;
         let at = self.at;
-        let bytes = self.take(length, what)?;
-        String::from_utf8(bytes.to_vec())
-            .map_err(|_| format!("{what} at byte {at} is not UTF-8 text"))
+        match str::from_utf8(self.take(length, what)?) {
+            Ok(text) => Ok(text.into()),
+            Err(_) => self.fail(format!("{what} at byte {at} is not UTF-8 text")),
+        }
     }
 
-    fn value(&mut self, kind: u32, key: &str, depth: usize) -> Parsed<GgufValue> {
+    /// Magic and version; the numbers of tensors and of metadata entries.
+    fn preamble(&mut self) -> Parsed<(usize, usize)> {
+        let magic = self.take(4, "the magic")?;
+        if magic != b"GGUF" {
+            let seen = magic.escape_ascii();
+            return self.fail(format!(
+                "starts with `{seen}`, not `GGUF`; it is no GGUF file"
+            ));
+        }
+        let version = self.u32("the version")?;
+        if !(2..=3).contains(&version) {
+            let seen = match version.swap_bytes() {
+                swapped @ 1..=3 => format!("{swapped}, big-endian"),
+                _ => version.to_string(),
+            };
+            let known = "2 and 3, little-endian";
+            return Err(ModelError::unsupported(
+                self.path,
+                "the GGUF version",
+                seen,
+                known,
+            ));
+        }
+        let tensors = self.count("the number of tensors", MIN_TENSOR)?;
+        Ok((
+            tensors,
+            self.count("the number of metadata entries", MIN_ENTRY)?,
+        ))
+    }
+
+    fn entry(&mut self) -> Parsed<(String, GgufValue)> {
+        let key = self.text("a metadata key")?;
+        let what = format!("metadata `{key}`");
+        let kind = self.u32(&what)?;
+        let value = self.value(kind, &what, 0)?;
+        Ok((key, value))
+    }
+
+    fn value(&mut self, kind: u32, what: &str, depth: usize) -> Parsed<GgufValue> {
         Ok(match kind {
-            0 => GgufValue::Unsigned(u64::from(self.array::<1>(key)?[0])),
-            1 => GgufValue::Signed(i64::from(i8::from_le_bytes(self.array(key)?))),
-            2 => GgufValue::Unsigned(u64::from(u16::from_le_bytes(self.array(key)?))),
-            3 => GgufValue::Signed(i64::from(i16::from_le_bytes(self.array(key)?))),
-            4 => GgufValue::Unsigned(u64::from(self.u32(key)?)),
-            5 => GgufValue::Signed(i64::from(i32::from_le_bytes(self.array(key)?))),
-            6 => GgufValue::Float(f64::from(f32::from_le_bytes(self.array(key)?))),
-            7 => GgufValue::Bool(self.array::<1>(key)?[0] != 0),
-            8 => GgufValue::Text(self.text(key)?),
-            9 => self.values(key, depth)?,
-            10 => GgufValue::Unsigned(self.u64(key)?),
-            11 => GgufValue::Signed(i64::from_le_bytes(self.array(key)?)),
-            12 => GgufValue::Float(f64::from_le_bytes(self.array(key)?)),
-            other => return Err(format!("metadata `{key}` has the unknown type {other}")),
+            0 => GgufValue::Unsigned(u64::from(self.array::<1>(what)?[0])),
+            1 => GgufValue::Signed(i64::from(i8::from_le_bytes(self.array(what)?))),
+            2 => GgufValue::Unsigned(u64::from(u16::from_le_bytes(self.array(what)?))),
+            3 => GgufValue::Signed(i64::from(i16::from_le_bytes(self.array(what)?))),
+            4 => GgufValue::Unsigned(u64::from(self.u32(what)?)),
+            5 => GgufValue::Signed(i64::from(i32::from_le_bytes(self.array(what)?))),
+            6 => GgufValue::Float(f64::from(f32::from_le_bytes(self.array(what)?))),
+            7 => GgufValue::Bool(self.truth(what)?),
+            8 => GgufValue::Text(self.text(what)?),
+            9 => self.values(what, depth)?,
+            10 => GgufValue::Unsigned(self.u64(what)?),
+            11 => GgufValue::Signed(i64::from_le_bytes(self.array(what)?)),
+            12 => GgufValue::Float(f64::from_le_bytes(self.array(what)?)),
+            other => {
+                let at = self.at;
+                return self.fail(format!(
+                    "{what} has the unknown type {other} before byte {at}; expected 0 to 12"
+                ));
+            }
         })
     }
 
-    fn values(&mut self, key: &str, depth: usize) -> Parsed<GgufValue> {
-        if depth == MAX_DEPTH {
-            return Err(format!(
-                "metadata `{key}` nests arrays more than {MAX_DEPTH} deep"
-            ));
+    fn truth(&mut self, what: &str) -> Parsed<bool> {
+        let at = self.at;
+        match self.array::<1>(what)?[0] {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => self.fail(format!("{what} at byte {at} is {other}; expected 0 or 1")),
         }
-        let kind = self.u32(key)?;
+    }
+
+    fn values(&mut self, what: &str, depth: usize) -> Parsed<GgufValue> {
+        if depth == MAX_DEPTH {
+            return self.fail(format!("{what} nests arrays more than {MAX_DEPTH} deep"));
+        }
+        let kind = self.u32(what)?;
         let size = match kind {
             0 | 1 | 7 => 1,
             2 | 3 => 2,
@@ -268,42 +203,60 @@ impl<'a> Reader<'a> {
             9 => 12,
             _ => 8,
         };
-        let count = self.count(key, size)?;
-        let values = (0..count).map(|_| self.value(kind, key, depth + 1));
+        let count = self.count(what, size)?;
+        self.values = self.values.saturating_add(count);
+        if self.values > MAX_VALUES {
+            let at = self.at;
+            return self.fail(format!(
+                "{what}: its {count} values before byte {at} bring the arrays to more than \
+                 {MAX_VALUES}"
+            ));
+        }
+        let values = (0..count).map(|_| self.value(kind, what, depth + 1));
         Ok(GgufValue::Array(values.collect::<Parsed<_>>()?))
     }
 
     fn tensor(&mut self) -> Parsed<Stored> {
         let name = self.text("a tensor name")?;
-        let axes = self.u32(&name)?;
-        if !(1..=4).contains(&axes) {
-            return Err(format!(
-                "tensor `{name}` has {axes} axes; 1 to 4 are possible"
+        let what = format!("tensor `{name}`");
+        let shape = self.shape(&what)?;
+        let id = self.u32(&what)?;
+        let Some(kind) = GgmlType::from_id(id) else {
+            let what = format!("the type of {what}");
+            let known = GgmlType::SUPPORTED;
+            return Err(ModelError::unsupported(
+                self.path,
+                what,
+                type_name(id),
+                known,
             ));
+        };
+        let offset = self.u64(&what)?;
+        match usize::try_from(offset) {
+            Ok(offset) => Ok(Stored {
+                name,
+                shape,
+                kind,
+                offset,
+            }),
+            Err(_) => self.fail(format!("{what} has the offset {offset}, past any memory")),
+        }
+    }
+
+    fn shape(&mut self, what: &str) -> Parsed<Vec<usize>> {
+        let axes = self.u32(what)?;
+        if !(1..=4).contains(&axes) {
+            return self.fail(format!("{what} has {axes} axes; 1 to 4 are possible"));
         }
         let mut shape = Vec::with_capacity(4);
         for _ in 0..axes {
-            let length = self.u64(&name)?;
-            let length = usize::try_from(length).ok().filter(|length| *length > 0);
-            shape.push(length.ok_or_else(|| format!("tensor `{name}` has an axis of length 0"))?);
+            let length = self.u64(what)?;
+            match usize::try_from(length).ok().filter(|length| *length > 0) {
+                Some(length) => shape.push(length),
+                None => return self.fail(format!("{what} has an axis of length {length}")),
+            }
         }
         shape.reverse();
-        let kind = self.u32(&name)?;
-        let kind = GgmlType::from_id(kind).ok_or_else(|| {
-            format!(
-                "tensor `{name}` has ggml type {}; supported: {}",
-                GgmlType::describe(kind),
-                GgmlType::SUPPORTED
-            )
-        })?;
-        let offset = self.u64(&name)?;
-        let offset = usize::try_from(offset)
-            .map_err(|_| format!("tensor `{name}` has the impossible offset {offset}"))?;
-        Ok(Stored {
-            name,
-            shape,
-            kind,
-            offset,
-        })
+        Ok(shape)
     }
 }

@@ -1,18 +1,13 @@
 //! The tokenizer, built from the file's own metadata.
-
-use std::collections::HashMap;
+//!
+//! Patterns: `llama-vocab.cpp`. Pieces and their order: the tokenizers that transformers writes
+//! for the same models.
 
 use ahash::AHashMap;
+use serde_json::json;
 use tokenizers::{
     AddedToken, SplitDelimiterBehavior, Tokenizer,
-    decoders::{
-        DecoderWrapper, byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders,
-        strip::Strip,
-    },
     models::bpe::BPE,
-    normalizers::{
-        NormalizerWrapper, prepend::Prepend, replace::Replace, utils::Sequence as Normalizers,
-    },
     pre_tokenizers::{
         PreTokenizerWrapper,
         byte_level::ByteLevel,
@@ -20,62 +15,81 @@ use tokenizers::{
         sequence::Sequence,
         split::{Split, SplitPattern},
     },
-    processors::template::{SpecialToken, TemplateProcessing},
+    processors::template::TemplateProcessing,
 };
 
-use super::{GgufFile, GgufValue};
+use super::{GgufFile, GgufValue, sentencepiece};
 use crate::error::ModelError;
 
 /// Token types of `tokenizer.ggml.token_type`.
-const CONTROL: usize = 3;
-const USER_DEFINED: usize = 4;
+pub(super) const NORMAL: usize = 1;
+pub(super) const UNKNOWN: usize = 2;
+pub(super) const CONTROL: usize = 3;
+pub(super) const USER_DEFINED: usize = 4;
+pub(super) const UNUSED: usize = 5;
 
-/// Llama 3's pattern, and Qwen 2's, which takes digits one by one.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Llama 3's pattern.
+const LLAMA3: &[&str] = &[
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+];
+/// Qwen 2's, which takes digits one by one.
+const QWEN2: &[&str] = &[
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+];
+/// llama.cpp's own, which is not GPT-2's: applied one after the other.
+const DEFAULT: &[&str] = &[
+    r"[\p{P}\$\+<=>\^~\|]+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+    r"\p{N}+",
+    r"[0-9][0-9][0-9]",
+];
+
+/// How text is cut before the merges.
+#[derive(Clone, Copy)]
+enum Pre {
+    SmolLm,
+    Gpt2,
+    Patterns(&'static [&'static str]),
+    /// Whole words first, then merges; a text begins with `bos` where the file is silent.
+    Llama3,
+}
 
 impl GgufFile {
-    /// The tokenizer: byte-level BPE (`gpt2`) or SentencePiece-style BPE (`llama`).
+    /// The tokenizer: byte-level BPE (`gpt2`, with the pre-tokenizers smollm, gpt-2, default,
+    /// llama-bpe, llama3, llama-v3 and qwen2) or SentencePiece-style BPE (`llama`).
+    ///
+    /// Control tokens are special, user-defined ones are added; its post-processor puts `bos` and
+    /// `eos` around a text as `add_bos_token` and `add_eos_token` say.
     ///
     /// # Errors
     /// A kind or pre-tokenizer that is not supported, or metadata that does not fit together.
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
         let tokens = self.texts("tokenizer.ggml.tokens")?;
-        let mut tokenizer = match self.text("tokenizer.ggml.model")? {
+        let rows = self.vocabulary()?;
+        if tokens.len() > rows || u32::try_from(tokens.len()).is_err() {
+            let detail = format!(
+                "metadata `tokenizer.ggml.tokens` holds {} tokens; the embedding has {rows} rows",
+                tokens.len()
+            );
+            return Err(ModelError::format(&self.path, detail));
+        }
+        let types = self.token_types(tokens.len())?;
+        let (mut tokenizer, begins) = match self.text("tokenizer.ggml.model")? {
             "gpt2" => self.byte_level(&tokens)?,
-            "llama" => self.sentence_piece(&tokens)?,
-            other => {
-                let what = "tokenizer.ggml.model";
-                return Err(ModelError::unsupported(
-                    &self.path,
-                    what,
-                    other,
-                    "gpt2, llama",
-                ));
-            }
+            "llama" => (self.sentencepiece(&tokens, &types)?, true),
+            other => return self.refuse("tokenizer.ggml.model", other, "gpt2, llama"),
         };
-        self.add_special(&mut tokenizer, &tokens)?;
+        tokenizer.add_tokens(&added(&tokens, &types));
+        if let Some(processor) = self.processor(&tokens, begins)? {
+            tokenizer.with_post_processor(Some(processor));
+        }
         Ok(tokenizer)
     }
 
-    fn byte_level(&self, tokens: &[&str]) -> Result<Tokenizer, ModelError> {
-        let kind = self.value("tokenizer.ggml.pre").and_then(GgufValue::as_str);
-        let pre_tokenizer = match kind.unwrap_or("default") {
-            "smollm" => PreTokenizerWrapper::Sequence(Sequence::new(vec![
-                PreTokenizerWrapper::Digits(Digits::new(true)),
-                PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
-            ])),
-            "gpt-2" | "default" => {
-                PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true))
-            }
-            "llama-bpe" | "llama3" | "llama-v3" => self.split(LLAMA3)?,
-            "qwen2" => self.split(QWEN2)?,
-            other => {
-                let known = "smollm, gpt-2, default, llama-bpe, qwen2";
-                let what = "tokenizer.ggml.pre";
-                return Err(ModelError::unsupported(&self.path, what, other, known));
-            }
-        };
+    /// Byte-level BPE, and whether a text begins with `bos` where the file is silent.
+    fn byte_level(&self, tokens: &[&str]) -> Result<(Tokenizer, bool), ModelError> {
+        let pre = self.pre_tokenizer_kind()?;
+        let whole_words = matches!(pre, Pre::Llama3);
         let merges = self.texts("tokenizer.ggml.merges")?;
         let merges = merges
             .iter()
@@ -85,116 +99,162 @@ impl GgufFile {
                     .map(|(left, right)| (left.into(), right.into()))
             })
             .collect::<Option<Vec<(String, String)>>>()
-            .ok_or_else(|| self.missing("tokenizer.ggml.merges", "a list of pairs"))?;
+            .ok_or_else(|| self.unfit_value("tokenizer.ggml.merges", "a list of pairs"))?;
         let model = BPE::builder()
             .vocab_and_merges(vocabulary(tokens), merges)
-            .ignore_merges(matches!(kind, Some("llama-bpe" | "llama3" | "llama-v3")))
+            .ignore_merges(whole_words)
             .build()
             .map_err(|error| self.unfit(&error))?;
         let mut tokenizer = Tokenizer::new(model);
-        tokenizer.with_pre_tokenizer(Some(pre_tokenizer));
+        tokenizer.with_pre_tokenizer(Some(self.pre_tokenizer(pre)?));
         tokenizer.with_decoder(Some(ByteLevel::new(true, true, true)));
-        Ok(tokenizer)
+        Ok((tokenizer, whole_words))
     }
 
-    fn split(&self, pattern: &str) -> Result<PreTokenizerWrapper, ModelError> {
-        let behavior = SplitDelimiterBehavior::Isolated;
-        let split = Split::new(SplitPattern::Regex(pattern.into()), behavior, false)
-            .map_err(|error| self.unfit(&error))?;
-        Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![
-            PreTokenizerWrapper::Split(split),
-            PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)),
-        ])))
+    fn pre_tokenizer_kind(&self) -> Result<Pre, ModelError> {
+        // Files without the key were written before it existed; llama.cpp reads them with a
+        // pattern that is wrong for most.
+        let name = match self.value("tokenizer.ggml.pre") {
+            Some(_) => self.text("tokenizer.ggml.pre")?,
+            None => "(none)",
+        };
+        Ok(match name {
+            "smollm" => Pre::SmolLm,
+            "gpt-2" => Pre::Gpt2,
+            "default" => Pre::Patterns(DEFAULT),
+            "llama-bpe" | "llama3" | "llama-v3" => Pre::Llama3,
+            "qwen2" => Pre::Patterns(QWEN2),
+            other => {
+                let known = "smollm, gpt-2, default, llama-bpe, llama3, llama-v3, qwen2";
+                return self.refuse("tokenizer.ggml.pre", other, known);
+            }
+        })
     }
 
-    /// As transformers converts a SentencePiece model: merges from scores, bytes as a fallback.
-    fn sentence_piece(&self, tokens: &[&str]) -> Result<Tokenizer, ModelError> {
-        let scores = self.list("tokenizer.ggml.scores")?;
-        let scores = scores
+    fn pre_tokenizer(&self, pre: Pre) -> Result<PreTokenizerWrapper, ModelError> {
+        let gpt2 = PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true));
+        let patterns = match pre {
+            Pre::Gpt2 => return Ok(gpt2),
+            Pre::SmolLm => {
+                let digits = PreTokenizerWrapper::Digits(Digits::new(true));
+                return Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![
+                    digits, gpt2,
+                ])));
+            }
+            Pre::Llama3 => LLAMA3,
+            Pre::Patterns(patterns) => patterns,
+        };
+        let mut steps = Vec::with_capacity(patterns.len() + 1);
+        for pattern in patterns {
+            let pattern = SplitPattern::Regex((*pattern).into());
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
+            steps.push(PreTokenizerWrapper::Split(
+                split.map_err(|error| self.unfit(&error))?,
+            ));
+        }
+        steps.push(PreTokenizerWrapper::ByteLevel(ByteLevel::new(
+            false, true, false,
+        )));
+        Ok(PreTokenizerWrapper::Sequence(Sequence::new(steps)))
+    }
+
+    fn sentencepiece(&self, tokens: &[&str], types: &[usize]) -> Result<Tokenizer, ModelError> {
+        let key = "tokenizer.ggml.scores";
+        let scores = self
+            .list(key)?
             .iter()
             .map(GgufValue::as_f64)
             .collect::<Option<Vec<f64>>>();
         let scores = scores
-            .filter(|scores| scores.len() == tokens.len())
-            .ok_or_else(|| self.missing("tokenizer.ggml.scores", "a number for each token"))?;
-        let unk = self
-            .special_tokens()
-            .unk
-            .and_then(|id| tokens.get(id as usize));
-        let mut builder = BPE::builder()
-            .vocab_and_merges(vocabulary(tokens), merges_from_scores(tokens, &scores))
-            .byte_fallback(true)
-            .fuse_unk(true);
-        if let Some(unk) = unk {
-            builder = builder.unk_token((*unk).into());
-        }
-        let mut tokenizer = Tokenizer::new(builder.build().map_err(|error| self.unfit(&error))?);
-        let replace = |from, to| Replace::new(from, to).map_err(|error| self.unfit(&error));
-        let mut normalizers = Vec::new();
-        let prefix = self
-            .value("tokenizer.ggml.add_space_prefix")
-            .and_then(GgufValue::as_bool);
-        if prefix.unwrap_or(true) {
-            normalizers.push(NormalizerWrapper::Prepend(Prepend::new("▁".into())));
-        }
-        normalizers.push(NormalizerWrapper::Replace(replace(" ", "▁")?));
-        tokenizer.with_normalizer(Some(Normalizers::new(normalizers)));
-        let mut decoders = vec![
-            DecoderWrapper::Replace(replace("▁", " ")?),
-            DecoderWrapper::ByteFallback(ByteFallback::new()),
-            DecoderWrapper::Fuse(Fuse::new()),
-        ];
-        if prefix.unwrap_or(true) {
-            decoders.push(DecoderWrapper::Strip(Strip::new(' ', 1, 0)));
-        }
-        tokenizer.with_decoder(Some(Decoders::new(decoders)));
-        Ok(tokenizer)
+            .filter(|scores| scores.len() == tokens.len() && !scores.iter().any(|s| s.is_nan()))
+            .ok_or_else(|| self.unfit_value(key, "a number for each token"))?;
+        let unknown = self.special_tokens().unk.map(|id| id as usize);
+        let unknown = unknown.or_else(|| types.iter().position(|kind| *kind == UNKNOWN));
+        let pieces = sentencepiece::Pieces {
+            tokens,
+            types,
+            scores: &scores,
+            unknown: unknown.and_then(|id| tokens.get(id).copied()),
+            space_prefix: self
+                .value("tokenizer.ggml.add_space_prefix")
+                .and_then(GgufValue::as_bool)
+                .unwrap_or(true),
+        };
+        pieces.tokenizer().map_err(|error| self.unfit(&error))
     }
 
-    /// Control and user-defined tokens, and the beginning of a text.
-    fn add_special(&self, tokenizer: &mut Tokenizer, tokens: &[&str]) -> Result<(), ModelError> {
-        let types = match self.value("tokenizer.ggml.token_type") {
-            Some(_) => self.list("tokenizer.ggml.token_type")?,
-            None => &[],
-        };
-        for (token, kind) in tokens.iter().zip(types) {
-            match kind.as_usize() {
-                Some(CONTROL) => {
-                    let token = AddedToken::from(*token, true).normalized(false);
-                    tokenizer.add_special_tokens(&[token]);
-                }
-                Some(USER_DEFINED) => {
-                    let token = AddedToken::from(*token, false).normalized(false);
-                    tokenizer.add_tokens(&[token]);
-                }
-                _ => {}
+    /// The type of each token. Files without types have none but the special tokens' ids.
+    fn token_types(&self, count: usize) -> Result<Vec<usize>, ModelError> {
+        let key = "tokenizer.ggml.token_type";
+        if self.value(key).is_some() {
+            let types = self.list(key)?.iter().map(GgufValue::as_usize);
+            return types
+                .collect::<Option<Vec<_>>>()
+                .filter(|types| types.len() == count)
+                .ok_or_else(|| self.unfit_value(key, "a type for each token"));
+        }
+        let mut types = vec![NORMAL; count];
+        let special = self.special_tokens();
+        for id in [special.bos, special.eos, special.unk, special.pad]
+            .into_iter()
+            .flatten()
+        {
+            if let Some(kind) = types.get_mut(id as usize) {
+                *kind = CONTROL;
             }
         }
+        Ok(types)
+    }
+
+    /// Puts `bos` and `eos` around a text; `begins` holds where the file does not say.
+    fn processor(
+        &self,
+        tokens: &[&str],
+        begins: bool,
+    ) -> Result<Option<TemplateProcessing>, ModelError> {
         let special = self.special_tokens();
-        let spm = self.text("tokenizer.ggml.model")? == "llama";
-        let Some(bos) = special.bos.filter(|_| special.add_bos.unwrap_or(spm)) else {
-            return Ok(());
+        let bos = special.bos.filter(|_| special.add_bos.unwrap_or(begins));
+        let eos = special.eos.filter(|_| special.add_eos.unwrap_or(false));
+        let mut known = serde_json::Map::new();
+        let mut piece = |id: Option<u32>, key: &str| {
+            let Some(id) = id else { return Ok(None) };
+            let Some(text) = tokens.get(id as usize) else {
+                let key = format!("tokenizer.ggml.{key}_token_id");
+                return Err(self.unfit_value(&key, "a token of the vocabulary"));
+            };
+            known.insert(
+                text.to_string(),
+                json!({"id": text, "ids": [id], "tokens": [text]}),
+            );
+            Ok(Some(json!({"SpecialToken": {"id": text, "type_id": 0}})))
         };
-        let Some(text) = tokens.get(bos as usize) else {
-            return Err(self.missing("tokenizer.ggml.bos_token_id", "a token of the vocabulary"));
+        let (bos, eos) = (piece(bos, "bos")?, piece(eos, "eos")?);
+        if bos.is_none() && eos.is_none() {
+            return Ok(None);
+        }
+        let around = |id: &str| {
+            let text = json!({"Sequence": {"id": id, "type_id": 0}});
+            bos.iter()
+                .cloned()
+                .chain([text])
+                .chain(eos.clone())
+                .collect::<Vec<_>>()
         };
-        // A name of our own: a token's text such as `$B` would be read as a part of the template.
-        let bos_token = SpecialToken::new("bos".into(), vec![bos], vec![(*text).into()])
-            .map_err(|error| self.unfit(&error))?;
-        let processor = TemplateProcessing::builder()
-            .try_single(vec!["bos".to_string(), "$A".into()])
-            .map_err(|error| self.unfit(&error))?
-            .special_tokens(vec![bos_token])
-            .build()
-            .map_err(|error| self.unfit(&error))?;
-        tokenizer.with_post_processor(Some(processor));
-        Ok(())
+        // Through JSON: the builder's own notation cannot name tokens that hold `:` or `$`.
+        let pair = [around("A"), around("B")].concat();
+        let processor = json!({
+            "type": "TemplateProcessing", "single": around("A"), "pair": pair,
+            "special_tokens": known,
+        });
+        serde_json::from_value(processor)
+            .map(Some)
+            .map_err(|error| self.unfit(&error))
     }
 
     fn list(&self, key: &str) -> Result<&[GgufValue], ModelError> {
         self.value(key)
             .and_then(GgufValue::as_array)
-            .ok_or_else(|| self.missing(key, "a list"))
+            .ok_or_else(|| self.unfit_value(key, "a list"))
     }
 
     fn texts(&self, key: &str) -> Result<Vec<&str>, ModelError> {
@@ -203,7 +263,7 @@ impl GgufFile {
             .iter()
             .map(GgufValue::as_str)
             .collect::<Option<Vec<_>>>();
-        texts.ok_or_else(|| self.missing(key, "a list of texts"))
+        texts.ok_or_else(|| self.unfit_value(key, "a list of texts"))
     }
 
     fn unfit(&self, error: &dyn std::fmt::Display) -> ModelError {
@@ -214,36 +274,18 @@ impl GgufFile {
     }
 }
 
-fn vocabulary(tokens: &[&str]) -> AHashMap<String, u32> {
+pub(super) fn vocabulary(tokens: &[&str]) -> AHashMap<String, u32> {
     (0_u32..)
         .zip(tokens)
         .map(|(id, token)| ((*token).to_string(), id))
         .collect()
 }
 
-/// Every split of a piece into two pieces is a merge; better scores come first.
-fn merges_from_scores(tokens: &[&str], scores: &[f64]) -> Vec<(String, String)> {
-    let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, t)| (*t, id)).collect();
-    let mut merges = Vec::new();
-    for (token, score) in tokens.iter().zip(scores) {
-        let mut local: Vec<(usize, usize)> = token
-            .char_indices()
-            .skip(1)
-            .filter_map(|(at, _)| {
-                let (left, right) = token.split_at(at);
-                Some((*ids.get(left)?, *ids.get(right)?))
-            })
-            .collect();
-        local.sort_unstable();
-        merges.extend(local.into_iter().map(|(left, right)| (*score, left, right)));
-    }
-    let length = |id: usize| tokens[id].chars().count();
-    merges.sort_by(|a, b| {
-        let tie = || (length(b.1), length(b.2)).cmp(&(length(a.1), length(a.2)));
-        b.0.total_cmp(&a.0).then_with(tie)
-    });
-    merges
-        .iter()
-        .map(|(_, left, right)| (tokens[*left].into(), tokens[*right].into()))
+/// Tokens that are found in a text before anything else: special where they steer the model.
+fn added(tokens: &[&str], types: &[usize]) -> Vec<AddedToken> {
+    let typed = tokens.iter().zip(types);
+    let added = typed.filter(|(_, kind)| matches!(**kind, UNKNOWN | CONTROL | USER_DEFINED));
+    added
+        .map(|(token, kind)| AddedToken::from(*token, *kind != USER_DEFINED).normalized(false))
         .collect()
 }
