@@ -60,7 +60,7 @@ enum Task {
     /// Fetch a model to try the programs on
     Fetch {
         model: fetch::Model,
-        /// Where to put it [default: models/<MODEL>]
+        /// Where to put it (default: `models/<MODEL>`)
         #[arg(long)]
         dir: Option<PathBuf>,
     },

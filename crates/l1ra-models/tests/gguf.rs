@@ -676,7 +676,7 @@ fn impossible_headers_are_errors_that_say_what_was_seen() {
         (
             set(&|m| {
                 m.values
-                    .push(("llama.block_count".into(), U32, vec![1, 0, 0, 0]))
+                    .push(("llama.block_count".into(), U32, vec![1, 0, 0, 0]));
             }),
             "metadata key `llama.block_count` is there twice",
         ),

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Folder for the adapter and the metrics.
     #[arg(long, default_value = "runs/finetune")]
     pub(crate) output: PathBuf,
-    /// flex, ndarray, wgpu[:i], vulkan[:i], metal[:i], cuda[:i] or rocm[:i].
+    /// flex, ndarray, wgpu, vulkan, metal, cuda or rocm; a GPU may have an index (`cuda:1`).
     #[arg(long, default_value = "flex")]
     pub(crate) device: String,
     /// What the frozen matrices are kept in: f32, bf16, f16 or stored.

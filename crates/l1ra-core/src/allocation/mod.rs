@@ -1,6 +1,6 @@
 //! Rank allocation: when ranks move, which ones, and how the move is carried out.
 //!
-//! The decision is pure logic over plain numbers ([`plan`]); carrying it out on parameters and on
+//! The decision is pure logic over plain numbers ([`plan`](mod@plan)); carrying it out on parameters and on
 //! optimizer state is another piece ([`surgery`]); [`schedule`] says when; [`RankAllocator`] puts
 //! the three together for one training run.
 
