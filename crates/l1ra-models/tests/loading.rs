@@ -450,7 +450,7 @@ fn missing_files_are_told() {
     // A file that is no GGUF.
     let dir = tiny_folder();
     let file = dir.path().join("model.safetensors");
-    insta::assert_snapshot!(error(&file), @"[DIR]: does not start with `GGUF`; it is no GGUF file");
+    insta::assert_snapshot!(error(&file), @r"[DIR]: starts with `@\x08\x00\x00`, not `GGUF`; it is no GGUF file");
 }
 
 #[test]

@@ -225,7 +225,10 @@ impl StepStrategy {
     where
         M: LearnerModel + InferenceStep<Input = TokenBatch, Output = LossOutput>,
     {
-        let result = evaluate(&learner.model().valid(), valid)?;
+        let result = evaluate(&learner.model().valid(), valid).map_err(|error| match error {
+            TrainError::Stopped { detail, .. } => TrainError::Stopped { step, detail },
+            other => other,
+        })?;
         self.tell(|observer| observer.evaluated(step, &result))?;
         Ok(result)
     }

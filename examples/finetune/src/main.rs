@@ -12,12 +12,13 @@ mod args;
 
 use std::{path::Path, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use args::Args;
 use clap::Parser;
+use l1ra_core::target::adapter_specs;
 use l1ra_models::{
     CausalLm, ChatTemplate, LoadOptions, Role, Sampling, TextTokenizer, generate::generate_text,
-    load::ModelFiles,
+    load::ModelFiles, weights::linear_paths,
 };
 use l1ra_train::{
     RunReport, TrainError, TrainOptions,
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {error}");
             let late = error
                 .downcast_ref::<TrainError>()
                 .is_some_and(|e| !e.is_users_mistake());
@@ -45,8 +46,14 @@ fn run(args: &Args) -> Result<()> {
     // Everything that can be wrong with the input is found before the weights are loaded.
     let options = args.options();
     options.validate()?;
+    anyhow::ensure!(
+        args.output.is_dir() || !args.output.exists(),
+        "{}: is a file; --output takes a folder, which is made if it is not there",
+        args.output.display()
+    );
     let device = l1ra_core::parse_device(&args.device)?;
     let mut files = ModelFiles::open(&args.model)?;
+    adapter_specs(&options.adapters, &linear_paths(&files.config)).map_err(TrainError::from)?;
     if let Some(path) = &args.chat_template {
         files.template = Some(read_template(path, &files.tokenizer)?);
     }
@@ -86,7 +93,8 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn read_template(path: &Path, tokenizer: &TextTokenizer) -> Result<ChatTemplate> {
-    let source = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    let source = std::fs::read_to_string(path)
+        .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
     let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
     let eos = tokenizer.eos.first().copied();
     Ok(ChatTemplate::new(source, token(tokenizer.bos), token(eos))?)

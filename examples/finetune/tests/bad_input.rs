@@ -160,6 +160,18 @@ fn a_model_of_another_architecture() {
 }
 
 #[test]
+fn a_chat_template_that_is_not_there_or_does_not_parse() {
+    let place = Place::new();
+    let said = place.mistake(&["--chat-template", &place.text("nothing.jinja")]);
+    // Once: what the system says is not repeated.
+    assert_eq!(said.matches("[dir]/nothing.jinja: ").count(), 1, "{said}");
+    assert_eq!(said.matches("os error").count(), 1, "{said}");
+    place.write("bad.jinja", "{% for %}");
+    let said = place.mistake(&["--chat-template", &place.text("bad.jinja")]);
+    assert!(said.starts_with("error: chat template: "), "{said}");
+}
+
+#[test]
 fn data_that_is_not_there() {
     let place = Place::new();
     let said = place.mistake(&["--data", &place.text("nothing.jsonl")]);
@@ -319,7 +331,7 @@ fn an_output_folder_that_is_a_file() {
     let place = Place::new();
     place.write("file", "mine\n");
     let said = place.mistake(&["--output", &place.text("file")]);
-    assert_snapshot!(said, @"error: [dir]/file: File exists (os error 17): File exists (os error 17)");
+    assert_snapshot!(said, @"error: [dir]/file: is a file; --output takes a folder, which is made if it is not there");
     assert_eq!(fs::read_to_string(place.path("file")).unwrap(), "mine\n");
 }
 

@@ -72,6 +72,19 @@ pub(crate) fn tensor_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     shapes
 }
 
+/// Paths of the linear layers that a model of `config` will have, the output head last: to check
+/// targets before any weight is loaded.
+pub fn linear_paths(config: &ModelConfig) -> Vec<String> {
+    let linear = |(name, shape): (String, Vec<usize>)| {
+        let path = name.strip_suffix(".weight")?;
+        (shape.len() == 2 && path != "model.embed_tokens").then(|| path.to_string())
+    };
+    tensor_shapes(config)
+        .into_iter()
+        .filter_map(linear)
+        .collect()
+}
+
 /// Name, inputs, outputs and bias of each projection of a block.
 fn projections(config: &ModelConfig) -> [(&'static str, usize, usize, bool); 7] {
     let hidden = config.hidden_size;

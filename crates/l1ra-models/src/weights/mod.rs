@@ -6,7 +6,7 @@ mod random;
 mod safetensors;
 mod save;
 
-pub use build::{Storage, build_model};
+pub use build::{Storage, build_model, linear_paths};
 pub use random::RandomWeights;
 pub use safetensors::SafetensorsFiles;
 pub use save::{save_weights, write_whole};
