@@ -44,6 +44,10 @@ impl TextTokenizer {
         }
         let inner = Tokenizer::from_file(&path)
             .map_err(|error| ModelError::format(&path, format!("is no tokenizer: {error}")))?;
+        let processor = serde_json::to_value(inner.get_post_processor()).unwrap_or_default();
+        if let Some(detail) = broken_template(&processor) {
+            return Err(ModelError::format(&path, detail));
+        }
         let mut tokenizer = Self::new(inner);
         let config = read_json(&dir.join("tokenizer_config.json"))?;
         let id = |key: &str| {
@@ -109,6 +113,24 @@ impl TextTokenizer {
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
+}
+
+/// What is wrong with a post-processor's template for one text. The `tokenizers` crate would look
+/// up a second text, or a token that nobody defined, and panic.
+fn broken_template(processor: &Value) -> Option<String> {
+    let list = |key: &str| processor.get(key).and_then(Value::as_array);
+    let nested = list("processors").into_iter().flatten();
+    let broken = nested.filter_map(broken_template).next();
+    let piece = |piece: &Value| {
+        if let Some(id) = piece.pointer("/Sequence/id").filter(|id| *id != "A") {
+            return Some(format!("its template for one text holds sequence {id}"));
+        }
+        let id = piece.pointer("/SpecialToken/id")?.as_str()?;
+        let known = processor.get("special_tokens").and_then(|all| all.get(id));
+        let message = format!("its template holds `{id}`, which its special tokens lack");
+        known.is_none().then_some(message)
+    };
+    broken.or_else(|| list("single")?.iter().find_map(piece))
 }
 
 /// A JSON file that may be absent.

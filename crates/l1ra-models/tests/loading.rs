@@ -14,7 +14,7 @@ use std::{
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use l1ra_models::{
-    CausalLm, LoadOptions, load_model,
+    CausalLm, LoadOptions, TextTokenizer, load_model,
     weights::{Storage, save_weights},
 };
 use rand::{RngExt, SeedableRng};
@@ -536,6 +536,38 @@ fn options_that_are_not_supported_are_told() {
     insta::assert_snapshot!(of("num_hidden_layers", json!(4_000_000_000_u64)), @"[DIR]/config.json: num_hidden_layers = 4000000000: at most 4096 is possible");
     insta::assert_snapshot!(of("head_dim", json!(u64::MAX - 1)), @"[DIR]/config.json: head_dim = 18446744073709551614: at most 16777216 is possible");
     insta::assert_snapshot!(of("vocab_size", json!(300)), @"[DIR]: tensor `model.embed_tokens.weight` has shape [256, 64], the configuration asks for [300, 64]");
+}
+
+#[test]
+fn a_template_that_would_panic_is_refused() {
+    let opened = |single: Value, nested: bool| {
+        let template = json!({
+            "type": "TemplateProcessing", "single": single, "pair": [],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
+        });
+        let sequence = json!({"type": "Sequence", "processors": [template.clone()]});
+        let dir = tiny_folder();
+        let path = dir.path().join("tokenizer.json");
+        let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        tokenizer["post_processor"] = if nested { sequence } else { template };
+        std::fs::write(&path, tokenizer.to_string()).unwrap();
+        TextTokenizer::from_dir(dir.path())
+            .map(|tokenizer| tokenizer.encode_text("t7 t9").unwrap())
+            .map_err(|error| error.to_string())
+    };
+    let text = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+    let token = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
+    for nested in [false, true] {
+        let good = opened(json!([token("<s>"), text("A")]), nested);
+        assert_eq!(good.unwrap(), [1, 7, 9]);
+        let pair = opened(json!([text("A"), text("B")]), nested).unwrap_err();
+        assert!(pair.ends_with("one text holds sequence \"B\""), "{pair}");
+        let lost = opened(json!([token("</s>"), text("A")]), nested).unwrap_err();
+        assert!(
+            lost.ends_with("holds `</s>`, which its special tokens lack"),
+            "{lost}"
+        );
+    }
 }
 
 // ---- damage -------------------------------------------------------------------------------------

@@ -143,14 +143,14 @@ fn a_token_of_both_sides_would_have_moved_the_boundary() {
     let mut parts = Parts::new();
     // A template whose prompt ends within a word.
     let source = "{% for m in messages %}{{ m.role + ': ' }}{% if m.role == 'assistant' %}\
-                  {{ 'The cur' }}{% endif %}{{ m.content + '\n' }}{% endfor %}\
-                  {% if add_generation_prompt %}{{ 'assistant: The cur' }}{% endif %}";
+                  {{ 'One a' }}{% endif %}{{ m.content + '\n' }}{% endfor %}\
+                  {% if add_generation_prompt %}{{ 'assistant: One a' }}{% endif %}";
     parts.template = ChatTemplate::new(source, "", "").unwrap();
-    let (prompt, completion) = ("user: What?\nassistant: The cur", "rent flows.\n");
+    let (prompt, completion) = ("user: What?\nassistant: One a", "nd two.\n");
     let apart = [parts.ids(prompt), parts.ids(completion)].concat();
     let together = parts.ids(&format!("{prompt}{completion}"));
     assert_ne!(apart, together, "this text no longer shows the difference");
-    let messages = [(Role::User, "What?"), (Role::Assistant, "rent flows.")];
+    let messages = [(Role::User, "What?"), (Role::Assistant, "nd two.")];
     let sample = parts.encode(&messages, TrainOn::Completions);
     assert_eq!(sample.ids, apart);
     assert_eq!(parts.stretches(&sample, true), [completion]);

@@ -58,9 +58,9 @@ pub(crate) struct Args {
     /// Course of the learning rate after the warm-up: cosine, linear or constant.
     #[arg(long, default_value = "cosine")]
     schedule: Shape,
-    /// Steps of the warm-up.
-    #[arg(long, default_value_t = 10)]
-    warmup: usize,
+    /// Steps of the warm-up; default: a tenth of all steps, at most 10.
+    #[arg(long)]
+    warmup: Option<usize>,
     /// Decoupled weight decay of A and B.
     #[arg(long, default_value_t = 0.01)]
     weight_decay: f64,
@@ -136,7 +136,7 @@ impl Args {
                 5e-4
             }),
             schedule: self.schedule,
-            warmup_steps: self.warmup,
+            warmup_steps: self.warmup.unwrap_or((self.steps / 10).min(10)),
             max_grad_norm: self.max_grad_norm,
             eval_every: self.eval_every,
             seed: self.seed,

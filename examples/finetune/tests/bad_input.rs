@@ -181,7 +181,7 @@ fn data_that_is_not_there() {
 #[test]
 fn a_line_that_is_not_json() {
     let said = Place::new().data_mistake(&format!("{GOOD}\n\n{{\"messages\": [\n"));
-    assert_snapshot!(said, @"error: [dir]/data.jsonl, line 3: is not JSON: EOF while parsing a list at line 1 column 14");
+    assert_snapshot!(said, @"error: [dir]/data.jsonl, line 3: is not JSON: EOF while parsing a list (column 14)");
 }
 
 #[test]
@@ -278,9 +278,6 @@ fn a_warm_up_as_long_as_the_run() {
     let place = Place::new();
     let said = place.mistake(&["--steps", "20", "--warmup", "20"]);
     assert_snapshot!(said, @"error: warmup_steps = 20: fewer than the 20 steps of the run");
-    // The default warm-up does not fit in a very short run.
-    let said = place.mistake(&["--steps", "10"]);
-    assert_snapshot!(said, @"error: warmup_steps = 10: fewer than the 10 steps of the run");
 }
 
 #[test]

@@ -86,8 +86,7 @@ fn empty(path: &Path) -> TrainError {
 
 /// The messages of one line.
 fn conversation(line: &str) -> Result<Vec<Message>, String> {
-    let value: Value =
-        serde_json::from_str(line).map_err(|error| format!("is not JSON: {error}"))?;
+    let value: Value = serde_json::from_str(line).map_err(|error| not_json(&error))?;
     let messages = value.get("messages").and_then(Value::as_array).ok_or_else(|| {
         let keys: Vec<&str> =
             value.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str)).collect();
@@ -102,6 +101,13 @@ fn conversation(line: &str) -> Result<Vec<Message>, String> {
         .enumerate()
         .map(|(i, message)| parse_message(i + 1, message))
         .collect()
+}
+
+/// The parser's message without its own line number: there is one line, and the caller names it.
+fn not_json(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    format!("is not JSON: {message} (column {})", error.column())
 }
 
 fn parse_message(number: usize, value: &Value) -> Result<Message, String> {
