@@ -75,6 +75,9 @@ pub struct RunInput<'a> {
 /// `output/adapter` (PEFT files and sidecar), metrics in `output/metrics.jsonl`, rank decisions in
 /// `output/ranks.jsonl`, the options in `output/options.json`.
 ///
+/// The same options, rows and thread count give the same losses and ranks, to the bit, on `flex`.
+/// With dropout, that holds for one run at a time in a process: Burn's generator is global.
+///
 /// # Errors
 /// An option or target that cannot work, found before the first step; a loss or gate that is not
 /// finite; a file that cannot be written.
