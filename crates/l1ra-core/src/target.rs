@@ -197,7 +197,8 @@ fn is_head(path: &str) -> bool {
     ends_with_name(path, "lm_head")
 }
 
-fn ends_with_name(path: &str, name: &str) -> bool {
+/// Whether `path` is `name`, or ends with it at a dot.
+pub(crate) fn ends_with_name(path: &str, name: &str) -> bool {
     path == name
         || path
             .strip_suffix(name)

@@ -135,7 +135,12 @@ impl RankCallback {
 
     /// Every update so far.
     pub fn updates(&self) -> Vec<RankUpdate> {
-        self.lock().updates.clone()
+        self.updates_since(0)
+    }
+
+    /// The updates after the first `known` ones.
+    pub(crate) fn updates_since(&self, known: usize) -> Vec<RankUpdate> {
+        self.lock().updates.iter().skip(known).cloned().collect()
     }
 
     /// Optimizer steps so far.

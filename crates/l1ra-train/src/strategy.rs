@@ -11,7 +11,7 @@ use std::{
 
 use burn::{
     data::dataloader::DataLoader,
-    optim::{GradientsAccumulator, GradientsParams},
+    optim::GradientsAccumulator,
     tensor::Device,
     train::{
         InferenceStep, Interrupter, Learner, LearnerModel, SupervisedLearningStrategy,
@@ -137,8 +137,8 @@ impl StepStrategy {
                 shared.outcome.tokens += metrics.tokens;
             });
             self.tell(|observer| observer.step(&metrics))?;
-            for update in self.ranks.updates().iter().skip(told) {
-                self.tell(|observer| observer.ranks_moved(update))?;
+            for update in self.ranks.updates_since(told) {
+                self.tell(|observer| observer.ranks_moved(&update))?;
                 told += 1;
             }
             if let Some(detail) = self.ranks.error() {
@@ -174,7 +174,7 @@ impl StepStrategy {
         let stopped = |detail: String| TrainError::Stopped { step, detail };
         let mut accumulator = GradientsAccumulator::new();
         let (mut sum, mut targets, mut tokens) = (0.0, 0, 0);
-        let mut grads = GradientsParams::new();
+        let model = learner.model();
         for _ in 0..self.accumulation {
             let batch = batches.next().map_err(stopped)?;
             let output = learner.train_step(batch);
@@ -183,18 +183,13 @@ impl StepStrategy {
                 targets += output.item.targets;
             }
             tokens += output.item.tokens;
-            if self.accumulation == 1 {
-                grads = output.grads;
-            } else {
-                accumulator.accumulate(&learner.model(), output.grads);
-            }
-        }
-        if self.accumulation > 1 {
-            grads = accumulator.grads();
+            accumulator.accumulate(&model, output.grads);
         }
         let mean = 1.0 / targets.max(1) as f64;
         let loss = sum * mean;
-        let (grads, grad_norm) = scale_and_clip(&learner.model(), grads, mean, self.max_grad_norm);
+        let (grads, grad_norm) =
+            scale_and_clip(&model, accumulator.grads(), mean, self.max_grad_norm);
+        drop(model); // The optimizer replaces its tensors: no second handle on them.
         if !loss.is_finite() || !grad_norm.is_finite() {
             let detail = format!(
                 "the loss is {loss} and the gradient norm {grad_norm}; \

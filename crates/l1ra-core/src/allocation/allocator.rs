@@ -19,6 +19,7 @@ use crate::{
     init::{Noise, SeededNoise},
     optim::AdamEConfig,
     optim::adapter_optimizer,
+    target::ends_with_name,
     walk::{self, AdapterView},
 };
 
@@ -196,7 +197,7 @@ impl RankAllocator {
             .iter()
             .zip(&self.paths)
             .map(|(view, path)| {
-                if !surgery::is_same_path(&view.path, path) {
+                if !ends_with_name(&view.path, path) {
                     let detail = format!("was at `{path}` when the run began");
                     return Err(CoreError::adapter(&view.path, detail));
                 }

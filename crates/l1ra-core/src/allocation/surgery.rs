@@ -13,6 +13,7 @@ use crate::{
     allocation::plan::{RankChange, RankPlan},
     error::CoreError,
     init::Noise,
+    target::ends_with_name,
     walk::{self, AdapterView},
 };
 
@@ -113,19 +114,11 @@ fn pair<'a>(
     let pairs = views.iter().zip(&plan.changes);
     match pairs
         .clone()
-        .find(|(view, change)| !is_same_path(&view.path, &change.path))
+        .find(|(view, change)| !ends_with_name(&view.path, &change.path))
     {
         Some((_, change)) => Err(missing(&change.path)),
         None => Ok(pairs.collect()),
     }
-}
-
-/// Whether `path` is `known`, or `known` within a wrapping module.
-pub(crate) fn is_same_path(path: &str, known: &str) -> bool {
-    path == known
-        || path
-            .strip_suffix(known)
-            .is_some_and(|prefix| prefix.ends_with('.'))
 }
 
 fn missing(path: &str) -> CoreError {

@@ -21,7 +21,10 @@ pub(crate) struct NamedTensor {
 }
 
 /// Writes `bytes` beside `path`, flushes them, and renames: the file is whole or not there.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CoreError> {
+///
+/// # Errors
+/// When the file cannot be written; what was there before is still there.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".tmp");
     let beside = Path::new(&beside);
@@ -31,16 +34,15 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CoreError> {
     });
     written
         .and_then(|()| fs::rename(beside, path))
-        .map_err(|error| {
+        .inspect_err(|_| {
             let _ = fs::remove_file(beside); // The first error is the one to tell.
-            CoreError::io(path, error)
         })
 }
 
 pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), CoreError> {
     let mut text = format!("{value:#}");
     text.push('\n');
-    write_whole(path, text.as_bytes())
+    write_whole(path, text.as_bytes()).map_err(|error| CoreError::io(path, error))
 }
 
 pub(crate) fn write_safetensors(
@@ -62,7 +64,7 @@ pub(crate) fn write_safetensors(
         metadata.unwrap_or_else(|| HashMap::from([("format".to_string(), "pt".to_string())]));
     let file = safetensors::serialize(views, Some(metadata))
         .map_err(|error| CoreError::file(path, error.to_string()))?;
-    write_whole(path, &file)
+    write_whole(path, &file).map_err(|error| CoreError::io(path, error))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CoreError> {

@@ -17,6 +17,7 @@ mod layout;
 mod load;
 mod sidecar;
 
+pub use files::write_whole;
 pub use layout::{Layout, Reader};
 pub use load::{AdapterSet, install_adapters, load_adapter};
 

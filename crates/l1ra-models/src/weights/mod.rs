@@ -9,7 +9,7 @@ mod save;
 pub use build::{Storage, build_model, linear_paths};
 pub use random::RandomWeights;
 pub use safetensors::SafetensorsFiles;
-pub use save::{save_weights, write_whole};
+pub use save::save_weights;
 
 use std::path::Path;
 

@@ -1,11 +1,12 @@
 //! A model out, as Hugging Face safetensors.
 
-use std::{collections::HashMap, fs, io::Write, path::Path};
+use std::{collections::HashMap, path::Path};
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{DType, FloatDType, Tensor},
 };
+use l1ra_core::peft::write_whole;
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{causal_lm::CausalLm, error::ModelError};
@@ -45,26 +46,7 @@ pub fn save_weights(model: &CausalLm, dtype: FloatDType, dir: &Path) -> Result<(
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|error| ModelError::format(&path, error.to_string()))?;
-    write_whole(&path, &bytes)
-}
-
-/// Writes `bytes` beside `path`, flushes them, and renames: the file is whole or not there.
-///
-/// # Errors
-/// When the file cannot be written; what was there before is still there.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let written = fs::File::create(&beside).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| fs::rename(&beside, path))
-        .map_err(|error| {
-            let _ = fs::remove_file(&beside); // The first error is the one to tell.
-            ModelError::io(path, error)
-        })
+    write_whole(&path, &bytes).map_err(|error| ModelError::io(&path, error))
 }
 
 struct Collector {
