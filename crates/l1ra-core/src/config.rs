@@ -1,12 +1,13 @@
 //! [`L1raConfig`]: every option of the adapters and of their rank allocation.
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{error::ConfigError, target::Targets};
 
 /// How ranks are pruned and handed on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// The budget is conserved whatever happens, optimizer moments of surviving ranks are kept,
@@ -23,7 +24,7 @@ pub enum Policy {
 }
 
 /// What the budget counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BudgetUnit {
     /// The sum of ranks stays as it was at the start. Parameters may grow, because ranks move to
@@ -38,7 +39,7 @@ pub enum BudgetUnit {
 /// Options of the adapters, their optimizer terms and their rank allocation.
 ///
 /// Defaults are the authors' where they have one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct L1raConfig {
     /// Initial rank `r0` of every adapter (at least 1).

@@ -1,6 +1,6 @@
 //! Devices by name, as `--device` takes them.
 
-use burn::tensor::Device;
+pub use burn::tensor::Device;
 
 /// A device name that cannot be used.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]

@@ -77,7 +77,35 @@ pub enum CoreError {
     },
 }
 
+/// Whether an error of the file system is the user's to mend: a path that is wrong or closed, not a
+/// disk that is full or broken.
+pub fn is_users_path(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{
+        InvalidData, InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+        ReadOnlyFilesystem,
+    };
+    matches!(
+        error.kind(),
+        NotFound
+            | PermissionDenied
+            | NotADirectory
+            | IsADirectory
+            | InvalidData
+            | InvalidFilename
+            | ReadOnlyFilesystem
+    )
+}
+
 impl CoreError {
+    /// Whether the user's input is at fault: programs exit with 2.
+    pub fn is_users_mistake(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_users_path(source),
+            Self::OptimizerState(_) => false,
+            Self::Config(_) | Self::Adapter { .. } | Self::File { .. } => true,
+        }
+    }
+
     pub(crate) fn file(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
         Self::File {
             path: path.into(),

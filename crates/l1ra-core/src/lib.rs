@@ -44,7 +44,7 @@ pub use adapter::{
 pub use allocation::{RankAllocator, RankPlan};
 pub use config::{BudgetUnit, L1raConfig, Policy};
 pub use device::{DeviceError, parse_device};
-pub use error::{ConfigError, CoreError};
+pub use error::{ConfigError, CoreError, is_users_path};
 pub use optim::AdamE;
 pub use target::Targets;
 

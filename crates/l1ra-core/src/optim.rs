@@ -5,6 +5,7 @@ use burn::{
     optim::{LearningRate, ModuleOptimizer, Optimizer, RecordState},
     tensor::{Device, Tensor},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{L1raConfig, Policy};
@@ -15,7 +16,7 @@ const GATES: &str = r"(^|\.)lora_c$";
 const A_MATRICES: &str = r"(^|\.)lora_a$";
 
 /// Hyper-parameters of [`AdamE`] that adapters share.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamEConfig {
     /// Decay of the first moment.

@@ -1,9 +1,10 @@
 //! Which linear layers get an adapter, with which rank and alpha.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use indexmap::IndexMap;
 use regex::Regex;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{config::L1raConfig, error::ConfigError};
@@ -56,6 +57,20 @@ impl<'de> Deserialize<'de> for Targets {
         Ok(match TargetsForm::deserialize(deserializer)? {
             TargetsForm::Text(text) => Self::from(text.as_str()),
             TargetsForm::Names(names) => Self::Names(names),
+        })
+    }
+}
+
+impl JsonSchema for Targets {
+    fn schema_name() -> Cow<'static, str> {
+        "Targets".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "array"],
+            "items": { "type": "string" },
+            "x-kind": "\"all-linear\", a list of names, or a regular expression",
         })
     }
 }
@@ -113,9 +128,25 @@ impl Targets {
         .map(String::as_str)
         .collect();
         if selected.is_empty() {
-            return Err(unknown(&self.to_string(), linears));
+            return Err(self.matches_nothing(linears));
         }
         Ok(selected)
+    }
+}
+
+impl Targets {
+    /// An expression that was perhaps meant as names: says how names are written.
+    fn matches_nothing(&self, linears: &[String]) -> ConfigError {
+        let text = self.to_string();
+        let mut error = unknown(&text, linears);
+        if let (Self::Regex(_), ConfigError::UnknownTarget { nearest, .. }) = (self, &mut error) {
+            let names: Vec<&str> = text.split(',').map(str::trim).collect();
+            nearest.push_str(&format!(
+                "; a text is a regular expression for a layer's whole path, names are a list: \
+                 {names:?}"
+            ));
+        }
+        error
     }
 }
 
@@ -130,14 +161,11 @@ pub fn adapter_specs(
     let ranks = Pattern::compile_all("rank_pattern", &config.rank_pattern)?;
     let alphas = Pattern::compile_all("alpha_pattern", &config.alpha_pattern)?;
     let selected = config.targets.select(linears)?;
-    for (key, regex) in ranks
-        .iter()
-        .map(Pattern::parts)
-        .chain(alphas.iter().map(Pattern::parts))
-    {
-        if !selected.iter().any(|path| regex.is_match(path)) {
-            return Err(unknown(key, linears));
-        }
+    for pattern in &ranks {
+        pattern.must_match("rank_pattern", &selected, linears)?;
+    }
+    for pattern in &alphas {
+        pattern.must_match("alpha_pattern", &selected, linears)?;
     }
     Ok(selected
         .into_iter()
@@ -172,8 +200,21 @@ impl<T: Copy> Pattern<T> {
         patterns.iter().map(compile_one).collect()
     }
 
-    fn parts(&self) -> (&str, &Regex) {
-        (&self.key, &self.regex)
+    fn must_match(
+        &self,
+        field: &'static str,
+        selected: &[&str],
+        linears: &[String],
+    ) -> Result<(), ConfigError> {
+        if selected.iter().any(|path| self.regex.is_match(path)) {
+            return Ok(());
+        }
+        let nearest = nearest(&self.key, linears);
+        Err(ConfigError::Value {
+            field,
+            seen: format!("`{}`", self.key),
+            expected: format!("a layer that gets an adapter; nearest: {nearest}"),
+        })
     }
 }
 
@@ -186,10 +227,15 @@ pub(crate) fn first_match<T: Copy>(patterns: &[Pattern<T>], path: &str) -> Optio
 }
 
 fn compile(field: &'static str, pattern: &str, full: &str) -> Result<Regex, ConfigError> {
-    Regex::new(full).map_err(|error| ConfigError::Pattern {
-        field,
-        pattern: pattern.into(),
-        detail: error.to_string(),
+    Regex::new(full).map_err(|error| {
+        // The parser shows the expression with a mark below it; its last line says what is wrong.
+        let text = error.to_string();
+        let last = text.lines().last().unwrap_or_default();
+        ConfigError::Pattern {
+            field,
+            pattern: pattern.into(),
+            detail: last.trim_start_matches("error: ").into(),
+        }
     })
 }
 
@@ -205,9 +251,17 @@ pub(crate) fn ends_with_name(path: &str, name: &str) -> bool {
             .is_some_and(|rest| rest.ends_with('.'))
 }
 
+/// A target that names no layer, with the nearest that are there.
+pub(crate) fn unknown(target: &str, linears: &[String]) -> ConfigError {
+    ConfigError::UnknownTarget {
+        target: target.into(),
+        nearest: nearest(target, linears),
+    }
+}
+
 /// The nearest last components or, for a target that is dotted or one of them, the nearest full
 /// paths.
-pub(crate) fn unknown(target: &str, linears: &[String]) -> ConfigError {
+fn nearest(target: &str, linears: &[String]) -> String {
     let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_string();
     let mut names: Vec<String> = linears.iter().map(|path| last(path)).collect();
     if target.contains('.') || names.iter().any(|name| name == target) {
@@ -215,18 +269,15 @@ pub(crate) fn unknown(target: &str, linears: &[String]) -> ConfigError {
     }
     names.sort();
     names.dedup();
-    names.sort_by(|a, b| {
-        strsim::jaro_winkler(target, b).total_cmp(&strsim::jaro_winkler(target, a))
-    });
-    names.truncate(4);
-    let nearest = if names.is_empty() {
-        "(none)".into()
-    } else {
-        names.join(", ")
+    let likeness = |name: &str| match ends_with_name(name, target) {
+        true => 2.0,
+        false => strsim::jaro_winkler(target, name),
     };
-    ConfigError::UnknownTarget {
-        target: target.into(),
-        nearest,
+    names.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+    names.truncate(4);
+    match names.as_slice() {
+        [] => "(none)".into(),
+        names => names.join(", "),
     }
 }
 

@@ -527,7 +527,7 @@ fn damaged_weights_are_named() {
     );
     let gone = refusal(|dir| fs::remove_file(dir.join(WEIGHTS_FILE)).unwrap());
     assert!(
-        gone.starts_with("DIR/adapter_model.safetensors: "),
+        gone.starts_with("DIR: holds no adapter_model.safetensors"),
         "{gone}"
     );
 }
@@ -657,7 +657,7 @@ fn an_adapter_for_another_model_is_told_apart() {
     // The end of a path is not the path.
     insta::assert_snapshot!(
         install("1", [7, 6]),
-        @"target `1` matches no linear layer of this model; nearest: head, layers.0, layers.1"
+        @"target `1` matches no linear layer of this model; nearest: layers.1, head, layers.0"
     );
     insta::assert_snapshot!(
         install("head", [6, 5]),

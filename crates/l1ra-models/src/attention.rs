@@ -6,7 +6,7 @@ use burn::{
 };
 use l1ra_core::AdaptedLinear;
 
-use crate::{cache::KvCache, config::ModelConfig, rope::RopeTables};
+use crate::{cache::KvCache, config::ModelConfig, rope::RopeTables, segments::Segments};
 
 /// Multi-head attention of one block. Weights are Hugging Face's, transposed.
 #[derive(Module, Debug)]
@@ -29,7 +29,8 @@ pub struct Attention {
 pub struct Positions {
     /// Rotary tables of the new tokens.
     pub rope: RopeTables,
-    /// Added to the scores: 0 where a query sees a key, −∞ elsewhere; `[1, 1, new, all]`.
+    /// Added to the scores: 0 where a query sees a key, −∞ elsewhere; `[1, 1, new, all]`, or
+    /// `[batch, 1, length, length]` for packed rows.
     pub mask: Option<Tensor<4>>,
 }
 
@@ -45,6 +46,21 @@ impl Positions {
         Self {
             rope: RopeTables::new(inverse, start, length, device),
             mask: mask(window, start, length, device),
+        }
+    }
+
+    /// For packed rows: a token sees its own text only, and positions begin at 0 in every text.
+    pub fn packed(
+        inverse: &[f32],
+        window: Option<usize>,
+        segments: &Segments,
+        device: &Device,
+    ) -> Self {
+        let [batch, length] = segments.dims();
+        let mask = TensorData::new(segments.mask(window), [batch, 1, length, length]);
+        Self {
+            rope: RopeTables::packed(inverse, segments, device),
+            mask: Some(Tensor::from_data(mask, device)),
         }
     }
 }

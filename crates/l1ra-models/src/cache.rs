@@ -50,4 +50,48 @@ impl KvCache {
     pub(crate) fn advance(&mut self, tokens: usize) {
         self.length += tokens;
     }
+
+    /// Keeps the first `length` tokens.
+    pub fn truncate(&mut self, length: usize) {
+        if length >= self.length {
+            return;
+        }
+        if length == 0 {
+            *self = Self::default();
+            return;
+        }
+        for (k, v) in self.layers.iter_mut().flatten() {
+            *k = k.clone().narrow(2, 0, length);
+            *v = v.clone().narrow(2, 0, length);
+        }
+        self.length = length;
+    }
+}
+
+/// What a model has computed of one text, for another that begins alike.
+#[derive(Clone, Debug)]
+pub struct PromptCache {
+    tokens: Vec<u32>,
+    cache: KvCache,
+}
+
+impl PromptCache {
+    /// `cache` holds keys and values of `tokens`.
+    pub(crate) fn new(tokens: Vec<u32>, cache: KvCache) -> Self {
+        Self { tokens, cache }
+    }
+
+    /// The tokens.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The part that holds for `tokens` too, and its length.
+    pub(crate) fn shared_with(self, tokens: &[u32]) -> (KvCache, usize) {
+        let pairs = self.tokens.iter().zip(tokens);
+        let shared = pairs.take_while(|(a, b)| a == b).count();
+        let mut cache = self.cache;
+        cache.truncate(shared);
+        (cache, shared)
+    }
 }

@@ -9,7 +9,7 @@ use l1ra_core::{AdaptedLinear, AdaptedModule};
 
 use crate::{
     attention::Positions, block::Block, cache::KvCache, config::ModelConfig,
-    rope::inverse_frequencies,
+    rope::inverse_frequencies, segments::Segments,
 };
 
 /// The token embedding, frozen.
@@ -74,13 +74,33 @@ impl CausalLm {
     pub fn hidden_each(
         &self,
         ids: Tensor<2, Int>,
+        cache: Option<&mut KvCache>,
+        inspect: impl FnMut(&Tensor<3>),
+    ) -> Tensor<3> {
+        let start = cache.as_ref().map_or(0, |cache| cache.len());
+        let (inverse, window) = (&self.inverse_frequencies, self.config.sliding_window);
+        let positions = Positions::new(inverse, window, start, ids.dims()[1], &ids.device());
+        self.run(ids, &positions, cache, inspect)
+    }
+
+    /// [`hidden`](Self::hidden) for rows that hold several texts each: every text's states are those
+    /// that it has in a row of its own.
+    ///
+    /// `ids` must have the shape [`Segments::dims`]; Burn panics on another.
+    pub fn hidden_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
+        let (inverse, window) = (&self.inverse_frequencies, self.config.sliding_window);
+        let positions = Positions::packed(inverse, window, segments, &ids.device());
+        self.run(ids, &positions, None, |_| {})
+    }
+
+    fn run(
+        &self,
+        ids: Tensor<2, Int>,
+        positions: &Positions,
         mut cache: Option<&mut KvCache>,
         mut inspect: impl FnMut(&Tensor<3>),
     ) -> Tensor<3> {
         let [batch, length] = ids.dims();
-        let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let (inverse, window) = (&self.inverse_frequencies, self.config.sliding_window);
-        let positions = Positions::new(inverse, window, start, length, &ids.device());
         let embedding = self.model.embed_tokens.weight.val();
         let mut x = embedding
             .select(0, ids.reshape([(batch * length) as i64]))
@@ -90,7 +110,7 @@ impl CausalLm {
             inspect(&x);
             x = block.forward(
                 x,
-                &positions,
+                positions,
                 cache.as_mut().map(|cache| (&mut **cache, layer)),
             );
         }

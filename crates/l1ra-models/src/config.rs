@@ -162,6 +162,10 @@ impl ModelConfig {
     /// # Errors
     /// A file that is missing or no JSON, or an architecture or option that is not supported.
     pub fn from_file(path: &Path) -> Result<Self, ModelError> {
+        if !path.is_file() {
+            let detail = "no such file; give the config.json of a Hugging Face model";
+            return Err(ModelError::format(path, detail));
+        }
         let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| ModelError::format(path, format!("is not JSON: {error}")))?;

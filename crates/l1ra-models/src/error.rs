@@ -1,6 +1,8 @@
 //! Errors of this crate.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
+
+use l1ra_core::{CoreError, is_users_path};
 
 /// Anything that can go wrong between a path and a running model.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +14,7 @@ pub enum ModelError {
         path: PathBuf,
         /// The system's error.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file that breaks its own format.
     #[error("{path}: {detail}", path = path.display())]
@@ -68,6 +70,39 @@ pub enum ModelError {
     /// A chat template that cannot be parsed or rendered.
     #[error("chat template: {0}")]
     Template(String),
+    /// An adapter that does not fit the model.
+    #[error("adapter `{path}`: {detail}")]
+    Adapter {
+        /// Path of the layer that the adapter names.
+        path: String,
+        /// What was seen, what was expected and what to do.
+        detail: String,
+    },
+    /// A place that nothing can be written to.
+    #[error("{path}: {detail}", path = path.display())]
+    Output {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is in the way and what to do.
+        detail: String,
+    },
+    /// A hub name that gave no model.
+    #[error(transparent)]
+    Hub(#[from] l1ra_hub::HubError),
+    /// Adapter files that cannot be read.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// A prompt that leaves no room for an answer.
+    #[error(
+        "the prompt has {tokens} tokens, and this model reads {context} with the answer \
+         (max_position_embeddings): shorten the prompt or begin a new conversation"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that the model reads.
+        context: usize,
+    },
     /// A sampling option outside its range.
     #[error("{field} = {seen}: {expected}")]
     Option {
@@ -81,7 +116,27 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+    /// Whether the user can mend it by giving something else: another path, file or option. What is
+    /// left are failures of the machine and of this program.
+    pub fn is_users_mistake(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_users_path(source),
+            Self::Core(error) => error.is_users_mistake(),
+            Self::Hub(error) => error.is_users_mistake(),
+            Self::Tokenizer(_) => false,
+            Self::Format { .. }
+            | Self::Unsupported { .. }
+            | Self::MissingTensor { .. }
+            | Self::Shape { .. }
+            | Self::Template(_)
+            | Self::Adapter { .. }
+            | Self::Output { .. }
+            | Self::PromptTooLong { .. }
+            | Self::Option { .. } => true,
+        }
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io {
             path: path.into(),
             source,
@@ -90,6 +145,20 @@ impl ModelError {
 
     pub(crate) fn format(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
         Self::Format {
+            path: path.into(),
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn adapter(path: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Adapter {
+            path: path.into(),
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn output(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
+        Self::Output {
             path: path.into(),
             detail: detail.into(),
         }
@@ -107,5 +176,19 @@ impl ModelError {
             seen: seen.to_string(),
             supported: supported.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_nobody_s_mistake() {
+        let io = |kind: io::ErrorKind| ModelError::io("a", kind.into());
+        assert!(io(io::ErrorKind::NotFound).is_users_mistake());
+        assert!(!io(io::ErrorKind::StorageFull).is_users_mistake());
+        assert!(ModelError::adapter("a", "does not fit").is_users_mistake());
+        assert!(!ModelError::Tokenizer("broken".into()).is_users_mistake());
     }
 }

@@ -1,20 +1,29 @@
 //! A model from one path: a Hugging Face folder, a GGUF file, or a folder that holds one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::Device;
+use l1ra_core::peft::AdapterSet;
 
 use crate::{
     causal_lm::CausalLm,
     chat::ChatTemplate,
     config::{ModelConfig, RopeScaling},
     error::ModelError,
+    fit::check_layers,
     tokenizer::TextTokenizer,
     weights::{
         SafetensorsFiles, Storage, StoredTensor, StoredType, WeightSource, build_model,
+        check_names_and_shapes,
         gguf::{GgufDType, GgufFile},
     },
 };
+
+const A_MODEL: &str = "a model is a Hugging Face folder (config.json, tokenizer.json, \
+                       model.safetensors) or a .gguf file";
 
 /// How a model is loaded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,10 +55,13 @@ pub struct ModelFiles {
     pub template: Option<ChatTemplate>,
 }
 
+/// Where the weights are.
 #[derive(Debug)]
-enum Source {
+pub(crate) enum Source {
+    /// A Hugging Face folder.
     Safetensors(SafetensorsFiles),
-    Gguf(PathBuf, Box<GgufFile>),
+    /// A GGUF file.
+    Gguf(Box<GgufWeights>),
 }
 
 impl ModelFiles {
@@ -58,23 +70,22 @@ impl ModelFiles {
     /// # Errors
     /// Nothing there, a part missing, or something that is not supported.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let wrong = |detail: &str| Err(ModelError::format(path, format!("{detail}; {A_MODEL}")));
         if path.is_file() {
-            return Self::open_gguf(path);
+            return match is_gguf(path)? {
+                true => Self::open_gguf(path),
+                false => wrong("is no GGUF file"),
+            };
         }
         if !path.is_dir() {
-            let detail = "no such file or folder; a model is a Hugging Face folder \
-                          (config.json, tokenizer.json, model.safetensors) or a .gguf file";
-            return Err(ModelError::format(path, detail));
+            return wrong("no such file or folder");
         }
         if path.join("config.json").is_file() {
             return Self::open_folder(path);
         }
         match gguf_files(path)?.as_slice() {
             [file] => Self::open_gguf(file),
-            [] => Err(ModelError::format(
-                path,
-                "holds neither config.json nor a .gguf file",
-            )),
+            [] => wrong("holds neither config.json nor a .gguf file"),
             files => {
                 let detail = format!("holds {} .gguf files; name one of them", files.len());
                 Err(ModelError::format(path, detail))
@@ -126,11 +137,66 @@ impl ModelFiles {
             .transpose()
             .map_err(|error| ModelError::format(path, error.to_string()))?;
         Ok(Self {
-            source: Source::Gguf(path.into(), Box::new(file)),
+            source: Source::Gguf(Box::new(GgufWeights {
+                path: path.into(),
+                file,
+            })),
             config,
             tokenizer,
             template,
         })
+    }
+
+    /// Whether the weights have every tensor that the configuration asks for, in its shape. None is
+    /// read.
+    ///
+    /// # Errors
+    /// The first tensor that is missing, of another shape, or that this model would not use.
+    pub fn check(&self) -> Result<(), ModelError> {
+        check_names_and_shapes(self.weights(), &self.config)
+    }
+
+    /// Whether every layer of `adapter` is one of this model, with its inputs and outputs.
+    ///
+    /// # Errors
+    /// The first layer that is not.
+    pub fn check_adapter(&self, adapter: &AdapterSet) -> Result<(), ModelError> {
+        check_layers(&self.config, &adapter.adapters)
+    }
+
+    /// The folder or the GGUF file.
+    pub fn path(&self) -> &Path {
+        self.weights().path()
+    }
+
+    /// The weights, to be read tensor by tensor.
+    pub fn weights(&self) -> &dyn WeightSource {
+        match &self.source {
+            Source::Safetensors(files) => files,
+            Source::Gguf(weights) => weights.as_ref(),
+        }
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Number type in which a tensor is read; quantised types are read as f32.
+    ///
+    /// # Errors
+    /// A tensor that is missing, or of a type that is not supported.
+    pub fn stored_type(&self, name: &str) -> Result<StoredType, ModelError> {
+        match &self.source {
+            Source::Safetensors(files) => files.stored_type(name),
+            Source::Gguf(weights) => {
+                let kind = weights.file.decoded_type(name);
+                kind.map(stored).ok_or_else(|| ModelError::MissingTensor {
+                    path: weights.path.clone(),
+                    name: name.into(),
+                    hint: String::new(),
+                })
+            }
+        }
     }
 
     /// Reads the weights.
@@ -138,19 +204,25 @@ impl ModelFiles {
     /// # Errors
     /// A tensor that is missing, of another shape or damaged.
     pub fn load(self, options: LoadOptions, device: &Device) -> Result<LoadedModel, ModelError> {
-        let storage = options.storage;
-        let model = match &self.source {
-            Source::Safetensors(files) => build_model(files, &self.config, storage, device)?,
-            Source::Gguf(path, file) => {
-                build_model(&GgufWeights { path, file }, &self.config, storage, device)?
-            }
-        };
+        let model = build_model(self.weights(), &self.config, options.storage, device)?;
         Ok(LoadedModel {
             model,
             tokenizer: self.tokenizer,
             template: self.template,
         })
     }
+}
+
+/// Whether a file says of itself that it is GGUF, or is named so: its reader then says what is wrong.
+fn is_gguf(path: &Path) -> Result<bool, ModelError> {
+    if path.extension().is_some_and(|ending| ending == "gguf") {
+        return Ok(true);
+    }
+    let io = |error| ModelError::io(path, error);
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).map_err(io)?;
+    file.take(4).read_to_end(&mut start).map_err(io)?;
+    Ok(start == b"GGUF")
 }
 
 /// [`ModelFiles::open`] and [`ModelFiles::load`] in one.
@@ -178,14 +250,24 @@ fn gguf_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     Ok(files)
 }
 
-struct GgufWeights<'a> {
-    path: &'a Path,
-    file: &'a GgufFile,
+/// The weights of a GGUF file.
+#[derive(Debug)]
+pub(crate) struct GgufWeights {
+    pub(crate) path: PathBuf,
+    pub(crate) file: GgufFile,
 }
 
-impl WeightSource for GgufWeights<'_> {
+fn stored(kind: GgufDType) -> StoredType {
+    match kind {
+        GgufDType::F32 => StoredType::F32,
+        GgufDType::F16 => StoredType::F16,
+        GgufDType::BF16 => StoredType::BF16,
+    }
+}
+
+impl WeightSource for GgufWeights {
     fn path(&self) -> &Path {
-        self.path
+        &self.path
     }
 
     fn names(&self) -> Vec<String> {
@@ -198,14 +280,9 @@ impl WeightSource for GgufWeights<'_> {
 
     fn read(&self, name: &str) -> Result<StoredTensor, ModelError> {
         let tensor = self.file.tensor(name)?;
-        let dtype = match tensor.dtype {
-            GgufDType::F32 => StoredType::F32,
-            GgufDType::F16 => StoredType::F16,
-            GgufDType::BF16 => StoredType::BF16,
-        };
         Ok(StoredTensor {
             shape: tensor.shape,
-            dtype,
+            dtype: stored(tensor.dtype),
             bytes: tensor.bytes,
         })
     }

@@ -4,9 +4,12 @@
 
 use std::f64::consts::PI;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::config::{ModelConfig, RopeScaling};
+use crate::{
+    config::{ModelConfig, RopeScaling},
+    segments::Segments,
+};
 
 /// Inverse frequencies of a head, `[head_dim / 2]`.
 pub fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
@@ -45,7 +48,7 @@ pub fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
     }
 }
 
-/// Cosines and sines for a range of positions, shared by all blocks of a forward.
+/// Cosines and sines of the positions, shared by all blocks of a forward.
 #[derive(Clone, Debug)]
 pub struct RopeTables {
     cos: Tensor<4>,
@@ -71,6 +74,26 @@ impl RopeTables {
         Self {
             cos: table(f32::cos),
             sin: table(f32::sin),
+        }
+    }
+
+    /// Tables for packed rows, whose positions begin at 0 in every text:
+    /// `[batch, 1, length, head_dim]` each.
+    pub fn packed(inverse: &[f32], segments: &Segments, device: &Device) -> Self {
+        let [batch, length] = segments.dims();
+        let plain = Self::new(inverse, 0, segments.longest(), device);
+        let positions = TensorData::new(segments.positions(), [batch * length]);
+        let positions = Tensor::<1, Int>::from_data(positions, device);
+        let pick = |table: Tensor<4>| {
+            let [_, _, longest, head_dim] = table.dims();
+            table
+                .reshape([longest, head_dim])
+                .select(0, positions.clone())
+                .reshape([batch, 1, length, head_dim])
+        };
+        Self {
+            cos: pick(plain.cos),
+            sin: pick(plain.sin),
         }
     }
 

@@ -1,9 +1,9 @@
 //! [`TextTokenizer`]: text to ids and back, with the model's special tokens.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{PostProcessorWrapper, Tokenizer};
 
 use crate::{config::token_ids, error::ModelError};
 
@@ -17,16 +17,39 @@ pub struct TextTokenizer {
     pub eos: BTreeSet<u32>,
     /// Token for padding.
     pub pad: Option<u32>,
+    /// The one of `eos` that the model's files call `eos_token`.
+    main_eos: Option<u32>,
+}
+
+/// Ids of a text, and where each of them lies in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Bytes of the text that each token stands for, blanks included. Several tokens may share the
+    /// bytes of one letter.
+    pub spans: Vec<Range<usize>>,
 }
 
 impl TextTokenizer {
     /// A tokenizer without special tokens.
-    pub fn new(inner: Tokenizer) -> Self {
+    ///
+    /// Truncation and padding that a `tokenizer.json` may ask for are switched off: a text's ids are
+    /// those of the whole text.
+    pub fn new(mut inner: Tokenizer) -> Self {
+        // Without truncation there is nothing that could be refused.
+        let _ = inner.with_truncation(None);
+        inner.with_padding(None);
+        if let Some(mut processor) = inner.get_post_processor().cloned() {
+            keep_blanks(&mut processor);
+            inner.with_post_processor(Some(processor));
+        }
         Self {
             inner,
             bos: None,
             eos: BTreeSet::new(),
             pad: None,
+            main_eos: None,
         }
     }
 
@@ -56,7 +79,7 @@ impl TextTokenizer {
             tokenizer.inner.token_to_id(text)
         };
         let (bos, eos, pad) = (id("bos_token"), id("eos_token"), id("pad_token"));
-        (tokenizer.bos, tokenizer.pad) = (bos, pad);
+        (tokenizer.bos, tokenizer.pad, tokenizer.main_eos) = (bos, pad, eos);
         tokenizer.eos.extend(eos);
         let generation = read_json(&dir.join("generation_config.json"))?;
         tokenizer.eos.extend(token_ids(
@@ -87,6 +110,48 @@ impl TextTokenizer {
         self.encode_with(text, true)
     }
 
+    /// Ids of `text` and where they lie in it, as [`encode`](Self::encode) gives them.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_spans(&self, text: &str) -> Result<Encoded, ModelError> {
+        let encoding = self.inner.encode(text, false);
+        let encoding = encoding.map_err(|error| ModelError::Tokenizer(error.to_string()))?;
+        let offsets = encoding.get_offsets().iter();
+        Ok(Encoded {
+            ids: encoding.get_ids().to_vec(),
+            spans: offsets.map(|(start, end)| *start..*end).collect(),
+        })
+    }
+
+    /// The special tokens that [`encode_text`](Self::encode_text) puts before and after a text.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn affixes(&self) -> Result<[Vec<u32>; 2], ModelError> {
+        const TEXT: &str = "a";
+        let (plain, all) = (self.encode(TEXT)?, self.encode_text(TEXT)?);
+        let start = (0..all.len()).find(|start| all[*start..].starts_with(&plain));
+        let start = start.unwrap_or(all.len());
+        let end = (start + plain.len()).min(all.len());
+        Ok([all[..start].to_vec(), all[end..].to_vec()])
+    }
+
+    /// The token that ends a text: the model's `eos_token`, or the first of [`eos`](Self::eos).
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.main_eos.or_else(|| self.eos.first().copied())
+    }
+
+    /// The tokenizer as `tokenizer.json` would hold it: equal texts give equal ids.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String, ModelError> {
+        self.inner
+            .to_string(false)
+            .map_err(|error| ModelError::Tokenizer(error.to_string()))
+    }
+
     fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
         self.inner
             .encode(text, add_special)
@@ -112,6 +177,17 @@ impl TextTokenizer {
     /// Text of a token, as the vocabulary spells it.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+}
+
+/// Byte-level tokenizers leave blanks out of their tokens' spans unless told otherwise; ids are the
+/// same either way.
+fn keep_blanks(processor: &mut PostProcessorWrapper) {
+    match processor {
+        PostProcessorWrapper::ByteLevel(inner) => inner.trim_offsets = false,
+        PostProcessorWrapper::Roberta(inner) => inner.trim_offsets = false,
+        PostProcessorWrapper::Sequence(inner) => inner.as_mut().iter_mut().for_each(keep_blanks),
+        PostProcessorWrapper::Bert(_) | PostProcessorWrapper::Template(_) => {}
     }
 }
 

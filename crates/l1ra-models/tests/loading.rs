@@ -437,7 +437,7 @@ fn wrong_tensors_are_told_by_name() {
 #[test]
 fn missing_files_are_told() {
     let nothing = tempfile::tempdir().unwrap();
-    insta::assert_snapshot!(error(nothing.path()), @"[DIR]: holds neither config.json nor a .gguf file");
+    insta::assert_snapshot!(error(nothing.path()), @"[DIR]: holds neither config.json nor a .gguf file; a model is a Hugging Face folder (config.json, tokenizer.json, model.safetensors) or a .gguf file");
     insta::assert_snapshot!(error(&nothing.path().join("absent")), @"[DIR]: no such file or folder; a model is a Hugging Face folder (config.json, tokenizer.json, model.safetensors) or a .gguf file");
     let without = |name: &str| {
         let dir = tiny_folder();
@@ -445,12 +445,12 @@ fn missing_files_are_told() {
         error(dir.path())
     };
     insta::assert_snapshot!(without("tokenizer.json"), @"[DIR]: holds no tokenizer.json; this model comes without a tokenizer (tokenizer.model files must be converted first)");
-    insta::assert_snapshot!(without("model.safetensors"), @"[DIR]: holds neither model.safetensors nor model.safetensors.index.json");
-    insta::assert_snapshot!(without("config.json"), @"[DIR]: holds neither config.json nor a .gguf file");
+    insta::assert_snapshot!(without("model.safetensors"), @"[DIR]: holds neither model.safetensors nor model.safetensors.index.json (weights in .bin files must be converted first)");
+    insta::assert_snapshot!(without("config.json"), @"[DIR]: holds neither config.json nor a .gguf file; a model is a Hugging Face folder (config.json, tokenizer.json, model.safetensors) or a .gguf file");
     // A file that is no GGUF.
     let dir = tiny_folder();
     let file = dir.path().join("model.safetensors");
-    insta::assert_snapshot!(error(&file), @r"[DIR]: starts with `@\x08\x00\x00`, not `GGUF`; it is no GGUF file");
+    insta::assert_snapshot!(error(&file), @"[DIR]: is no GGUF file; a model is a Hugging Face folder (config.json, tokenizer.json, model.safetensors) or a .gguf file");
 }
 
 #[test]
@@ -501,9 +501,9 @@ fn damaged_files_are_told() {
         error(dir.path())
     };
     let whole = std::fs::read(fixture("model.safetensors")).unwrap();
-    insta::assert_snapshot!(with("model.safetensors", &whole[..whole.len() - 1]), @"[DIR]/model.safetensors: is not a whole safetensors file: incomplete metadata, file not fully covered");
-    insta::assert_snapshot!(with("model.safetensors", b""), @"[DIR]/model.safetensors: is not a whole safetensors file: header too small");
-    insta::assert_snapshot!(with("model.safetensors", &[0xff; 64]), @"[DIR]/model.safetensors: is not a whole safetensors file: header too large");
+    insta::assert_snapshot!(with("model.safetensors", &whole[..whole.len() - 1]), @"[DIR]/model.safetensors: is not a whole safetensors file: incomplete metadata, file not fully covered; fetch it again");
+    insta::assert_snapshot!(with("model.safetensors", b""), @"[DIR]/model.safetensors: is not a whole safetensors file: header too small; fetch it again");
+    insta::assert_snapshot!(with("model.safetensors", &[0xff; 64]), @"[DIR]/model.safetensors: is not a whole safetensors file: header too large; fetch it again");
     insta::assert_snapshot!(with("config.json", b"model_type: llama"), @"[DIR]/config.json: is not JSON: expected value at line 1 column 1");
     insta::assert_snapshot!(with("config.json", b"[]"), @"[DIR]/config.json: model_type is not supported: found `(none)`; supported: llama, mistral");
     insta::assert_snapshot!(with("tokenizer.json", b"{}"), @"[DIR]/tokenizer.json: is no tokenizer: Model missing. at line 1 column 2");

@@ -78,8 +78,8 @@ pub fn attach_adapters(
             return;
         };
         let [d_in, d_out] = linear.dims();
-        if spec.rank > d_in.min(d_out) {
-            too_large.get_or_insert_with(|| rank_too_large(spec, d_in, d_out));
+        if let Err(error) = check_rank(spec, [d_in, d_out]) {
+            too_large.get_or_insert(error);
             return;
         }
         linear.adapter = Some(GatedLora::init(
@@ -94,16 +94,20 @@ pub fn attach_adapters(
     too_large.map_or(Ok(specs), Err)
 }
 
-fn rank_too_large(spec: &AdapterSpec, d_in: usize, d_out: usize) -> ConfigError {
-    ConfigError::Value {
+/// Whether a layer of `d_in` inputs and `d_out` outputs can hold the adapter's rank.
+///
+/// # Errors
+/// A rank larger than the smaller of the two.
+pub fn check_rank(spec: &AdapterSpec, [d_in, d_out]: [usize; 2]) -> Result<(), ConfigError> {
+    let most = d_in.min(d_out);
+    if spec.rank <= most {
+        return Ok(());
+    }
+    Err(ConfigError::Value {
         field: "rank",
         seen: spec.rank.to_string(),
-        expected: format!(
-            "at most {} for `{}` ([{d_in}, {d_out}])",
-            d_in.min(d_out),
-            spec.path
-        ),
-    }
+        expected: format!("at most {most} for `{}` ([{d_in}, {d_out}])", spec.path),
+    })
 }
 
 /// Folds every adapter of `module` into its base weight, and returns what

@@ -46,6 +46,8 @@ pub struct StepOutcome {
     pub step: usize,
     /// The decision, where the schedule asked for one.
     pub plan: Option<RankPlan>,
+    /// The gates that it was made from, one list an adapter; empty without a decision.
+    pub gates: Vec<Vec<f32>>,
 }
 
 impl RankAllocator {
@@ -129,16 +131,23 @@ impl RankAllocator {
         self.step += 1;
         let mut outcome = StepOutcome {
             step: self.step,
-            plan: None,
+            ..Default::default()
         };
         let mut module = module;
         if self.schedule.is_update(self.step) {
-            let plan = match self.decide(&module) {
-                Ok(plan) => plan,
+            let decision = self
+                .read_gates(&walk::adapters(&module))
+                .and_then(|adapters| {
+                    let plan = plan(&adapters, &self.rules)?;
+                    Ok((plan, adapters))
+                });
+            let (plan, adapters) = match decision {
+                Ok(decision) => decision,
                 Err(error) => return Err((module, error)),
             };
             module = self.carry_out(module, optimizer, &plan)?;
             outcome.plan = Some(plan);
+            outcome.gates = adapters.into_iter().map(|adapter| adapter.gates).collect();
         }
         if self.config.policy == Policy::Reference {
             module = module.map(&mut Clamp::default());

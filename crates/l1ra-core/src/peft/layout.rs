@@ -2,17 +2,18 @@
 
 use std::{cmp::Reverse, fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
     config::L1raConfig,
-    peft::{PREFIX, files::NamedTensor},
+    peft::{PREFIX, Reader, files::NamedTensor},
     walk::AdapterData,
 };
 
 /// How ranks and scales are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// `rank_pattern` and `alpha_pattern_i = s·r_i`; matrices as they are. Right in PEFT.
@@ -23,17 +24,6 @@ pub enum Layout {
     /// Every module zero-padded to one rank `R`, `s` folded into B, `alpha = R`, no patterns.
     /// Right in PEFT, llama.cpp and vLLM; the largest files.
     Padded,
-}
-
-/// A program that reads PEFT adapter files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
-    /// Hugging Face PEFT: `alpha_i / r_i`, patterns honoured.
-    Peft,
-    /// llama.cpp: global `alpha` / the tensor's own rank.
-    LlamaCpp,
-    /// vLLM: one global `alpha / r`, patterns ignored.
-    Vllm,
 }
 
 impl Layout {
@@ -47,6 +37,24 @@ impl Layout {
             Self::Folded => reader != Reader::Vllm,
             Self::Padded => true,
         }
+    }
+
+    /// One line for a person who is about to load these files with `reader`: whether it scales them
+    /// right, how that is known, and what to do where it does not.
+    pub fn reader_note(self, reader: Reader) -> String {
+        let rule = reader.rule();
+        if self.is_right_in(reader) {
+            return format!("right: {rule}; {}", reader.checked());
+        }
+        let better = Self::ALL
+            .into_iter()
+            .rev()
+            .filter(|l| l.is_right_in(reader));
+        let better: Vec<String> = better.map(|layout| layout.to_string()).collect();
+        format!(
+            "WRONG for mixed ranks or scales: {rule}; write the lay-out {} for it",
+            better.join(" or ")
+        )
     }
 
     /// PEFT's configuration and tensors for `adapters`.
@@ -174,15 +182,5 @@ impl FromStr for Layout {
             .into_iter()
             .find(|layout| layout.to_string() == text)
             .ok_or_else(|| format!("lay-out `{text}` is unknown; known: exact, folded, padded"))
-    }
-}
-
-impl fmt::Display for Reader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Peft => "PEFT",
-            Self::LlamaCpp => "llama.cpp",
-            Self::Vllm => "vLLM",
-        })
     }
 }

@@ -33,18 +33,19 @@ pub struct AdapterSet {
 
 /// The keys of `adapter_config.json` that change what the adapter means.
 #[derive(Deserialize)]
-struct PeftConfig {
+pub(super) struct PeftConfig {
     peft_type: String,
-    r: usize,
-    lora_alpha: f64,
+    pub(super) r: usize,
+    pub(super) lora_alpha: f64,
     #[serde(default)]
     lora_dropout: f64,
     #[serde(default)]
-    use_rslora: bool,
+    pub(super) use_rslora: bool,
+    pub(super) base_model_name_or_path: Option<String>,
     #[serde(default)]
-    rank_pattern: IndexMap<String, usize>,
+    pub(super) rank_pattern: IndexMap<String, usize>,
     #[serde(default)]
-    alpha_pattern: IndexMap<String, f64>,
+    pub(super) alpha_pattern: IndexMap<String, f64>,
     #[serde(flatten)]
     others: BTreeMap<String, Value>,
 }
@@ -55,10 +56,23 @@ struct PeftConfig {
 /// # Errors
 /// A file that is missing or damaged, or an option of PEFT that this crate does not have.
 pub fn load_adapter(dir: &Path) -> Result<AdapterSet, CoreError> {
+    let loaded = load_all(dir)?;
+    Ok(loaded.own.unwrap_or(loaded.plain))
+}
+
+/// Everything in an adapter's folder.
+pub(super) struct Loaded {
+    pub(super) config: PeftConfig,
+    /// From PEFT's files.
+    pub(super) plain: AdapterSet,
+    /// From the sidecar, where there is one.
+    pub(super) own: Option<AdapterSet>,
+}
+
+pub(super) fn load_all(dir: &Path) -> Result<Loaded, CoreError> {
     let path = dir.join(CONFIG_FILE);
     if !path.is_file() {
-        let detail = format!("holds no {CONFIG_FILE}; give the folder of a saved adapter");
-        return Err(CoreError::file(dir, detail));
+        return Err(no_adapter(dir));
     }
     let config: PeftConfig =
         serde_json::from_value(files::parse_json(&path, &files::read(&path)?)?).map_err(
@@ -67,15 +81,29 @@ pub fn load_adapter(dir: &Path) -> Result<AdapterSet, CoreError> {
     check_supported(&path, &config)?;
     let plain = read_peft(dir, &config)?;
     let beside = dir.join(SIDECAR_FILE);
-    if !beside.is_file() {
-        return Ok(plain);
+    let mut own = None;
+    if beside.is_file() {
+        let read = sidecar::read(&beside)?;
+        check_pair(&beside, &plain, &read)?;
+        own = Some(read);
     }
-    let own = sidecar::read(&beside)?;
-    check_pair(&beside, &plain, &own)?;
-    Ok(own)
+    Ok(Loaded { config, plain, own })
 }
 
 /// Options that would change the formula and are refused by name.
+/// What a folder without an adapter is, and where one may be.
+fn no_adapter(dir: &Path) -> CoreError {
+    let below = dir.join("adapter");
+    let detail = if below.join(CONFIG_FILE).is_file() {
+        format!("holds no {CONFIG_FILE}; did you mean {}?", below.display())
+    } else if dir.is_dir() {
+        format!("holds no {CONFIG_FILE}; give the folder of a saved adapter")
+    } else {
+        format!("no such folder; an adapter is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
+    };
+    CoreError::file(dir, detail)
+}
+
 fn check_supported(path: &Path, config: &PeftConfig) -> Result<(), CoreError> {
     if config.peft_type != "LORA" {
         let detail = format!("peft_type is {}; only LORA is supported", config.peft_type);
@@ -111,6 +139,13 @@ fn check_supported(path: &Path, config: &PeftConfig) -> Result<(), CoreError> {
 
 fn read_peft(dir: &Path, config: &PeftConfig) -> Result<AdapterSet, CoreError> {
     let path = dir.join(WEIGHTS_FILE);
+    if !path.is_file() {
+        let detail = format!(
+            "holds no {WEIGHTS_FILE}, only {CONFIG_FILE}; copy the whole folder (adapters in .bin \
+             files must be converted first)"
+        );
+        return Err(CoreError::file(dir, detail));
+    }
     let bytes = files::read(&path)?;
     let file = files::parse_safetensors(&path, &bytes)?;
     let ranks = Pattern::compile_all("rank_pattern", &config.rank_pattern)?;

@@ -12,14 +12,18 @@
 //! Hence three lay-outs ([`Layout`]). What PEFT's files cannot hold (gates, the unfolded B, scales,
 //! the configuration) lies beside them in a sidecar that other readers never open.
 
+mod describe;
 mod files;
 mod layout;
 mod load;
+mod reader;
 mod sidecar;
 
+pub use describe::{AdapterFiles, describe_adapter};
 pub use files::write_whole;
-pub use layout::{Layout, Reader};
+pub use layout::Layout;
 pub use load::{AdapterSet, install_adapters, load_adapter};
+pub use reader::Reader;
 
 use std::path::Path;
 

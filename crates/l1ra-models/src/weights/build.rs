@@ -1,6 +1,6 @@
 //! A [`CausalLm`] from a [`WeightSource`], every shape checked before Burn sees it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use burn::{
     module::Param,
@@ -8,6 +8,8 @@ use burn::{
     tensor::{Bytes, DType, Device, FloatDType, Tensor, TensorData},
 };
 use l1ra_core::AdaptedLinear;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     attention::Attention,
@@ -20,7 +22,8 @@ use crate::{
 };
 
 /// What matrices are kept in. Norms and biases are f32 in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Storage {
     /// 32-bit floats, whatever the file holds.
     #[default]
@@ -30,22 +33,44 @@ pub enum Storage {
     /// f16.
     F16,
     /// As the file holds them.
+    #[serde(rename = "stored")]
     AsStored,
 }
 
-impl std::str::FromStr for Storage {
+impl Storage {
+    /// The number type; `None` where the file decides.
+    pub fn stored_type(self) -> Option<StoredType> {
+        match self {
+            Self::F32 => Some(StoredType::F32),
+            Self::BF16 => Some(StoredType::BF16),
+            Self::F16 => Some(StoredType::F16),
+            Self::AsStored => None,
+        }
+    }
+
+    /// Every choice.
+    pub const ALL: [Self; 4] = [Self::F32, Self::BF16, Self::F16, Self::AsStored];
+}
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::BF16 => "bf16",
+            Self::F16 => "f16",
+            Self::AsStored => "stored",
+        })
+    }
+}
+
+impl FromStr for Storage {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::BF16),
-            "f16" => Ok(Self::F16),
-            "stored" => Ok(Self::AsStored),
-            _ => Err(format!(
-                "type `{text}` is unknown; known: f32, bf16, f16, stored"
-            )),
-        }
+        let known = Self::ALL
+            .into_iter()
+            .find(|storage| storage.to_string() == text);
+        known.ok_or_else(|| format!("type `{text}` is unknown; known: f32, bf16, f16, stored"))
     }
 }
 
@@ -75,9 +100,18 @@ pub(crate) fn tensor_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
 /// Paths of the linear layers that a model of `config` will have, the output head last: to check
 /// targets before any weight is loaded.
 pub fn linear_paths(config: &ModelConfig) -> Vec<String> {
+    let layers = linear_dims(config).into_iter();
+    layers.map(|(path, _)| path).collect()
+}
+
+/// The same with the inputs and outputs of each layer.
+pub fn linear_dims(config: &ModelConfig) -> Vec<(String, [usize; 2])> {
     let linear = |(name, shape): (String, Vec<usize>)| {
         let path = name.strip_suffix(".weight")?;
-        (shape.len() == 2 && path != "model.embed_tokens").then(|| path.to_string())
+        match shape[..] {
+            [d_out, d_in] if path != "model.embed_tokens" => Some((path.into(), [d_in, d_out])),
+            _ => None,
+        }
     };
     tensor_shapes(config)
         .into_iter()
@@ -124,7 +158,8 @@ pub fn build_model(
     .model()
 }
 
-fn check_names_and_shapes(
+/// Whether `source` has every tensor that `config` asks for, in its shape, and no other.
+pub(crate) fn check_names_and_shapes(
     source: &dyn WeightSource,
     config: &ModelConfig,
 ) -> Result<(), ModelError> {

@@ -1,30 +1,24 @@
 //! Weights in: safetensors, GGUF, or drawn at random; and out.
 
 mod build;
+mod count;
 pub mod gguf;
 mod random;
 mod safetensors;
 mod save;
+mod stored_type;
 
-pub use build::{Storage, build_model, linear_paths};
+pub use build::{Storage, build_model, linear_dims, linear_paths};
+pub(crate) use build::{check_names_and_shapes, tensor_shapes};
+pub use count::{ParameterCount, parameter_count};
 pub use random::RandomWeights;
 pub use safetensors::SafetensorsFiles;
 pub use save::save_weights;
+pub use stored_type::StoredType;
 
 use std::path::Path;
 
 use crate::error::ModelError;
-
-/// Number type of a stored tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoredType {
-    /// 32-bit float.
-    F32,
-    /// 16-bit float.
-    F16,
-    /// 16-bit brain float.
-    BF16,
-}
 
 /// A tensor as a file holds it: row-major, little-endian.
 #[derive(Clone, Debug)]

@@ -58,6 +58,47 @@ impl SafetensorsFiles {
         Ok(opened)
     }
 
+    /// The files, in the order of their names, with their sizes in bytes.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
+        self.files
+            .iter()
+            .map(|(path, map)| (path.as_path(), map.len() as u64))
+    }
+
+    /// Number type of a tensor; nothing is read.
+    ///
+    /// # Errors
+    /// A tensor that is missing, or of a type that is not supported.
+    pub fn stored_type(&self, name: &str) -> Result<StoredType, ModelError> {
+        let entry = self.entry(name)?;
+        match entry.dtype {
+            Dtype::F32 => Ok(StoredType::F32),
+            Dtype::F16 => Ok(StoredType::F16),
+            Dtype::BF16 => Ok(StoredType::BF16),
+            other => {
+                let what = format!("the type of tensor `{name}`");
+                let (path, seen) = (&self.files[entry.file].0, format!("{other:?}"));
+                Err(ModelError::unsupported(path, what, seen, "F32, F16, BF16"))
+            }
+        }
+    }
+
+    /// Name of a tensor's type and its bytes, for the list of a file's content.
+    pub(crate) fn described(&self, name: &str) -> Option<(String, u64)> {
+        let entry = self.tensors.get(name)?;
+        Some((format!("{:?}", entry.dtype), entry.range.len() as u64))
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, ModelError> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| ModelError::MissingTensor {
+                path: self.dir.clone(),
+                name: name.into(),
+                hint: String::new(),
+            })
+    }
+
     fn add(&mut self, path: PathBuf) -> Result<(), ModelError> {
         let file = File::open(&path).map_err(|error| ModelError::io(&path, error))?;
         // SAFETY: the map is read-only and private; a file that another program truncates while
@@ -65,7 +106,8 @@ impl SafetensorsFiles {
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(&path, error))?;
         let damaged = |error: safetensors::SafeTensorError| {
-            ModelError::format(&path, format!("is not a whole safetensors file: {error}"))
+            let detail = format!("is not a whole safetensors file: {error}; fetch it again");
+            ModelError::format(&path, detail)
         };
         let parsed = SafeTensors::deserialize(&map).map_err(damaged)?;
         let base = map.as_ptr() as usize;
@@ -97,7 +139,9 @@ fn shard_names(dir: &Path) -> Result<BTreeSet<String>, ModelError> {
     }
     let index = dir.join(INDEX);
     if !index.is_file() {
-        let detail = format!("holds neither {SINGLE} nor {INDEX}");
+        let detail = format!(
+            "holds neither {SINGLE} nor {INDEX} (weights in .bin files must be converted first)"
+        );
         return Err(ModelError::format(dir, detail));
     }
     let bytes = std::fs::read(&index).map_err(|error| ModelError::io(&index, error))?;
@@ -133,25 +177,9 @@ impl WeightSource for SafetensorsFiles {
     }
 
     fn read(&self, name: &str) -> Result<StoredTensor, ModelError> {
-        let entry = self
-            .tensors
-            .get(name)
-            .ok_or_else(|| ModelError::MissingTensor {
-                path: self.dir.clone(),
-                name: name.into(),
-                hint: String::new(),
-            })?;
-        let (path, map) = &self.files[entry.file];
-        let dtype = match entry.dtype {
-            Dtype::F32 => StoredType::F32,
-            Dtype::F16 => StoredType::F16,
-            Dtype::BF16 => StoredType::BF16,
-            other => {
-                let what = format!("the type of tensor `{name}`");
-                let seen = format!("{other:?}");
-                return Err(ModelError::unsupported(path, what, seen, "F32, F16, BF16"));
-            }
-        };
+        let dtype = self.stored_type(name)?;
+        let entry = self.entry(name)?;
+        let (_, map) = &self.files[entry.file];
         let bytes = map[entry.range.clone()].to_vec();
         Ok(StoredTensor {
             shape: entry.shape.clone(),

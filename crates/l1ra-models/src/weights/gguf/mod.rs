@@ -119,6 +119,11 @@ impl GgufFile {
         Ok(())
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A metadata value.
     pub fn value(&self, key: &str) -> Option<&GgufValue> {
         self.metadata.get(key)
@@ -141,6 +146,25 @@ impl GgufFile {
         self.tensors
             .get(hf_name)
             .map(|info| (info.shape.as_slice(), info.kind))
+    }
+
+    /// Number type that [`tensor`](Self::tensor) will give; nothing is read.
+    pub fn decoded_type(&self, hf_name: &str) -> Option<GgufDType> {
+        self.tensors
+            .get(hf_name)
+            .map(|info| quant::decoded_type(info.kind))
+    }
+
+    /// Bytes that a tensor takes in the file.
+    pub fn stored_bytes(&self, hf_name: &str) -> Option<u64> {
+        self.tensors
+            .get(hf_name)
+            .map(|info| info.range.len() as u64)
+    }
+
+    /// Bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.map.len() as u64
     }
 
     /// Reads a tensor: quantised types become f32, others stay; the order of q and k rows (and

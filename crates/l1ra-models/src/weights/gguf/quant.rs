@@ -127,6 +127,15 @@ pub(super) fn type_name(id: u32) -> String {
     name.into()
 }
 
+/// The type that [`decode`] gives.
+pub(super) fn decoded_type(kind: GgmlType) -> GgufDType {
+    match kind {
+        GgmlType::F16 => GgufDType::F16,
+        GgmlType::BF16 => GgufDType::BF16,
+        _ => GgufDType::F32,
+    }
+}
+
 /// Floats as they are, blocks as f32.
 pub(super) fn decode(kind: GgmlType, bytes: &[u8]) -> (GgufDType, Vec<u8>) {
     let decoded = match kind {

@@ -1,0 +1,93 @@
+//! Methods of Python's types that templates call: those of `minijinja-contrib`, and what it lacks.
+
+use minijinja::{Error, ErrorKind, State, Value, value::from_args};
+use minijinja_contrib::pycompat::unknown_method_callback;
+
+/// `value.method(arguments…)` for what minijinja itself does not know.
+pub(super) fn python_method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
+    match value.as_str() {
+        Some(text) => match text_method(text, method, arguments) {
+            Err(error) if error.kind() == ErrorKind::UnknownMethod => {
+                unknown_method_callback(state, value, method, arguments)
+            }
+            known => known,
+        },
+        None => unknown_method_callback(state, value, method, arguments),
+    }
+}
+
+fn text_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+    match method {
+        "rsplit" => {
+            let (separator, most): (Option<&str>, Option<i64>) = from_args(arguments)?;
+            Ok(rsplit(text, separator, most))
+        }
+        "partition" => {
+            let (separator,): (&str,) = from_args(arguments)?;
+            let (before, after) = text.split_once(separator).unwrap_or((text, ""));
+            let found = if before.len() < text.len() {
+                separator
+            } else {
+                ""
+            };
+            Ok([before, found, after]
+                .into_iter()
+                .map(Value::from)
+                .collect())
+        }
+        "rpartition" => {
+            let (separator,): (&str,) = from_args(arguments)?;
+            let (before, after) = text.rsplit_once(separator).unwrap_or(("", text));
+            let found = if after.len() < text.len() {
+                separator
+            } else {
+                ""
+            };
+            Ok([before, found, after]
+                .into_iter()
+                .map(Value::from)
+                .collect())
+        }
+        "removeprefix" => {
+            let (prefix,): (&str,) = from_args(arguments)?;
+            Ok(text.strip_prefix(prefix).unwrap_or(text).into())
+        }
+        "removesuffix" => {
+            let (suffix,): (&str,) = from_args(arguments)?;
+            Ok(text.strip_suffix(suffix).unwrap_or(text).into())
+        }
+        "casefold" => {
+            let () = from_args(arguments)?;
+            Ok(text.to_lowercase().into())
+        }
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// `text.rsplit(separator, most)`: at most `most` cuts, from the right; blanks where there is no
+/// separator.
+fn rsplit(text: &str, separator: Option<&str>, most: Option<i64>) -> Value {
+    let most = most.and_then(|most| usize::try_from(most).ok());
+    let pieces = most.map_or(usize::MAX, |most| most.saturating_add(1));
+    let mut parts: Vec<&str> = match separator {
+        Some(separator) => text.rsplitn(pieces, separator).collect(),
+        None => {
+            let mut parts = Vec::new();
+            let mut rest = text.trim();
+            while !rest.is_empty() {
+                let cut = (parts.len() + 1 < pieces).then(|| rest.rsplit_once(char::is_whitespace));
+                let (before, part) = cut.flatten().unwrap_or(("", rest));
+                parts.push(part);
+                rest = before.trim_end();
+            }
+            parts
+        }
+    };
+    parts.reverse();
+    parts.into_iter().map(Value::from).collect()
+}

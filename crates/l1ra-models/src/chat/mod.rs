@@ -1,0 +1,14 @@
+//! Chat: the model's own template, rendered as transformers renders it, and conversations.
+
+mod environment;
+mod json;
+mod message;
+mod methods;
+mod session;
+mod strftime;
+mod tags;
+mod template;
+
+pub use message::{Message, Role};
+pub use session::{Answer, ChatSession};
+pub use template::ChatTemplate;
