@@ -51,6 +51,8 @@ pub struct RankUpdate {
     pub step: usize,
     /// The decision.
     pub plan: RankPlan,
+    /// The gates that it was made from, one list an adapter.
+    pub gates: Vec<Vec<f32>>,
 }
 
 impl RankCallback {
@@ -119,6 +121,7 @@ impl RankCallback {
                     state.updates.push(RankUpdate {
                         step: outcome.step,
                         plan,
+                        gates: outcome.gates,
                     });
                 }
                 model
@@ -141,6 +144,11 @@ impl RankCallback {
     /// The updates after the first `known` ones.
     pub(crate) fn updates_since(&self, known: usize) -> Vec<RankUpdate> {
         self.lock().updates.iter().skip(known).cloned().collect()
+    }
+
+    /// The steps after which ranks are updated.
+    pub fn update_steps(&self) -> Vec<usize> {
+        self.lock().allocator.schedule().steps().collect()
     }
 
     /// Optimizer steps so far.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use l1ra_core::{ConfigError, CoreError};
+use l1ra_core::{ConfigError, CoreError, DeviceError, is_users_path};
 use l1ra_models::ModelError;
 
 /// Anything that can stop a run.
@@ -17,6 +17,14 @@ pub enum TrainError {
         seen: String,
         /// What it takes instead.
         expected: String,
+    },
+    /// A recipe that cannot be used.
+    #[error("{place}: {detail}")]
+    Recipe {
+        /// The recipe's file and line, or the words of the command line.
+        place: String,
+        /// What was seen and what to write instead.
+        detail: String,
     },
     /// Data that cannot be used.
     #[error("{path}: {detail}", path = path.display())]
@@ -45,6 +53,9 @@ pub enum TrainError {
         #[source]
         source: std::io::Error,
     },
+    /// A device that cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Adapters, their surgery or their files.
     #[error(transparent)]
     Core(#[from] CoreError),
@@ -61,6 +72,12 @@ pub enum TrainError {
     },
 }
 
+impl From<l1ra_models::hub::HubError> for TrainError {
+    fn from(error: l1ra_models::hub::HubError) -> Self {
+        Self::Model(error.into())
+    }
+}
+
 impl From<ConfigError> for TrainError {
     fn from(error: ConfigError) -> Self {
         Self::Core(error.into())
@@ -68,6 +85,13 @@ impl From<ConfigError> for TrainError {
 }
 
 impl TrainError {
+    pub(crate) fn recipe(place: impl ToString, detail: impl Into<String>) -> Self {
+        Self::Recipe {
+            place: place.to_string(),
+            detail: detail.into(),
+        }
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io {
             path: path.into(),
@@ -77,6 +101,16 @@ impl TrainError {
 
     /// Whether the user's input is at fault, found before any long work: programs exit with 2.
     pub fn is_users_mistake(&self) -> bool {
-        !matches!(self, Self::Stopped { .. })
+        match self {
+            Self::Stopped { .. } => false,
+            Self::Io { source, .. } => is_users_path(source),
+            Self::Core(error) => error.is_users_mistake(),
+            Self::Model(error) => error.is_users_mistake(),
+            Self::Device(_)
+            | Self::Option { .. }
+            | Self::Recipe { .. }
+            | Self::Data { .. }
+            | Self::Line { .. } => true,
+        }
     }
 }

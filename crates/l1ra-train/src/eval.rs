@@ -16,22 +16,30 @@ pub struct EvalResult {
     pub tokens: usize,
 }
 
-/// Evaluates `model`, which should be on a plain device (`model.valid()`), on all of `data`.
+/// Evaluates `model`, which should be on a plain device (`model.valid()`), on all of `data`;
+/// `progress` is told the batches done, and how many there are, after each.
 ///
 /// # Errors
 /// Data that cannot be read, or a loss that is not finite.
-pub fn evaluate<M>(model: &M, data: &dyn DataLoader<TokenBatch>) -> Result<EvalResult, TrainError>
+pub fn evaluate<M>(
+    model: &M,
+    data: &dyn DataLoader<TokenBatch>,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<EvalResult, TrainError>
 where
     M: InferenceStep<Input = TokenBatch, Output = LossOutput>,
 {
     let (mut sum, mut tokens) = (0.0, 0);
-    for batch in data.iter() {
+    let mut batches = data.iter();
+    let total = batches.progress().items_total;
+    while let Some(batch) = batches.next() {
         let batch = batch.map_err(|error| stopped(format!("evaluation data: {error}")))?;
         let output = model.step(batch);
         if output.targets > 0 {
             sum += output.sum();
             tokens += output.targets;
         }
+        progress(batches.progress().items_processed.min(total), total);
     }
     let loss = sum / tokens.max(1) as f64;
     if !loss.is_finite() {

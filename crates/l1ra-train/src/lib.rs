@@ -1,17 +1,23 @@
 //! Fine-tuning with rank reallocation on [Burn](burn)'s `Learner`.
 //!
-//! [`finetune`] is the whole run, top to bottom; everything it does is a call of its own:
+//! [`Job`] is a recipe made ready, planned and run, as the program `l1ra` does it; [`finetune`] is
+//! the training itself, top to bottom. Everything that they do is a call of its own:
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`options`] | [`TrainOptions`]: the run's settings, checked before anything is loaded |
-//! | [`data`] | text files to token rows to batches |
+//! | [`recipe`] | [`RecipeFile`]: a run in one TOML file, and the reference of its keys |
+//! | [`job`] | [`Job`]: a recipe checked, planned and run |
+//! | [`data`] | files to records to samples to batches |
+//! | [`predict`] | memory and time of a run, before it |
+//! | [`options`] | [`TrainOptions`]: the settings of the training loop |
 //! | [`loss`], [`clip`], [`schedule`] | cross-entropy over a window, global-norm clipping, learning rates |
 //! | [`callback`] | [`RankCallback`]: rank reallocation in any `TrainStep`, usable alone |
 //! | [`model`] | [`FineTune`]: a language model as a Burn learner |
 //! | [`strategy`] | [`StepStrategy`]: training by optimizer steps, in Burn's `SupervisedTraining` |
 //! | [`eval`] | loss and perplexity of a model on data |
-//! | [`metrics`], [`progress`], [`ranks`] | what a run says: JSONL files, terminal, rank table |
+//! | [`observe`], [`ranks`] | what a run says: live display, lines, JSONL and TensorBoard files |
+//! | [`report`] | a run to look at: HTML, SVG, summary |
+//! | [`memory`] | memory of this process |
 //! | [`run`] | [`finetune`] |
 
 pub mod callback;
@@ -19,19 +25,25 @@ pub mod clip;
 pub mod data;
 mod error;
 pub mod eval;
+pub mod job;
 pub mod loss;
-pub mod metrics;
+pub mod memory;
 pub mod model;
+pub mod observe;
 pub mod options;
-pub mod progress;
+pub mod predict;
 pub mod ranks;
+pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod strategy;
 
-pub use callback::RankCallback;
+pub use callback::{RankCallback, RankUpdate};
 pub use error::TrainError;
+pub use job::Job;
 pub use model::FineTune;
 pub use options::TrainOptions;
+pub use recipe::{Recipe, RecipeFile};
 pub use run::{RunReport, finetune};
 pub use strategy::StepStrategy;

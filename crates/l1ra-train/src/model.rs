@@ -88,11 +88,16 @@ impl FineTune {
             targets,
             target_count,
             token_count,
+            segments,
         } = batch;
         let device = ids.device();
         let loss_sum = match (rows, targets) {
             (Some(rows), Some(targets)) => {
-                let hidden = self.lm.hidden(ids, None).flatten::<2>(0, 1); // [tokens, hidden]
+                let hidden = match &segments {
+                    Some(segments) => self.lm.hidden_packed(ids, segments),
+                    None => self.lm.hidden(ids, None),
+                };
+                let hidden = hidden.flatten::<2>(0, 1); // [tokens, hidden]
                 cross_entropy_sum(self.lm.logits(hidden.select(0, rows)), targets)
             }
             _ => Tensor::zeros([1], &device),

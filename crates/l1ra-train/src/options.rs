@@ -3,7 +3,7 @@
 use l1ra_core::{L1raConfig, optim::AdamEConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{data::TrainOn, error::TrainError, schedule::Shape};
+use crate::{error::TrainError, schedule::Shape};
 
 /// Settings of a run, checked before anything is loaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,10 +20,6 @@ pub struct TrainOptions {
     /// Micro-batches of an optimizer step. Gradients are normalised by the target tokens of all of
     /// them together.
     pub accumulation: usize,
-    /// Tokens of a row; longer samples are cut, and counted.
-    pub max_length: usize,
-    /// Which tokens the loss is taken on.
-    pub train_on: TrainOn,
     /// Peak learning rate of A and B. Gates have their own, constant one (`adapters.eta_c`).
     pub lr: f64,
     /// Course of the learning rate after the warm-up.
@@ -46,8 +42,6 @@ impl Default for TrainOptions {
             steps: 100,
             batch_size: 8,
             accumulation: 1,
-            max_length: 512,
-            train_on: TrainOn::Completions,
             lr: 5e-4,
             schedule: Shape::Cosine,
             warmup_steps: 10,
@@ -68,7 +62,6 @@ impl TrainOptions {
         at_least("steps", self.steps, 1)?;
         at_least("batch_size", self.batch_size, 1)?;
         at_least("accumulation", self.accumulation, 1)?;
-        at_least("max_length", self.max_length, 2)?;
         number("lr", self.lr, self.lr > 0.0, "a positive number")?;
         let clip = self.max_grad_norm;
         number(

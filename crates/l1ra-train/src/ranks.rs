@@ -43,7 +43,7 @@ impl RankTable {
 
 /// Splits `model.layers.3.self_attn.q_proj` into 3 and `q_proj`; a path without a number has no
 /// layer.
-fn split(path: &str) -> (Option<usize>, &str) {
+pub(crate) fn split(path: &str) -> (Option<usize>, &str) {
     let layer = path.split('.').find_map(|part| part.parse().ok());
     (layer, path.rsplit('.').next().unwrap_or(path))
 }

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use burn::{
+    data::dataloader::DataLoader,
     module::Module,
     tensor::Device,
     train::{Learner, SupervisedTraining, TrainingStrategy},
@@ -11,43 +12,51 @@ use l1ra_core::{
     RankAllocator, attach_adapters,
     optim::adapter_optimizer,
     peft::{Layout, save_adapter},
-    walk::{adapter_parameters, adapters},
+    walk::{AdapterView, adapter_parameters, adapters},
 };
 use l1ra_models::CausalLm;
+use serde::Serialize;
 
 use crate::{
     callback::{RankCallback, RankUpdate},
-    data::{Sample, loader},
+    data::{Order, Packing, Sample, TokenBatch, TokenLoader, loader},
     error::TrainError,
     eval::EvalResult,
-    metrics::{JsonLines, Observer},
     model::FineTune,
+    observe::{AdapterInfo, JsonLines, Observer, RunStart, Silent},
     options::TrainOptions,
-    progress::Silent,
     ranks::{RankEntry, RankTable},
     schedule::{GateSchedule, WarmupSchedule, adapter_schedule},
     strategy::StepStrategy,
 };
 
 /// What a run did.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct RunReport {
     /// Evaluation before training.
     pub before: EvalResult,
     /// Evaluation after training.
     pub after: EvalResult,
     /// Loss of every step.
+    #[serde(skip)]
     pub losses: Vec<f64>,
     /// Ranks before and after.
     pub ranks: RankTable,
     /// Every rank update.
+    #[serde(skip)]
     pub updates: Vec<RankUpdate>,
+    /// Gates at the end, one list an adapter.
+    #[serde(skip)]
+    pub gates: Vec<Vec<f32>>,
     /// Adapter parameters at the start and at the end.
     pub parameters: [usize; 2],
     /// Tokens trained on, padding not counted.
     pub tokens: usize,
     /// Seconds in optimizer steps, evaluations not counted.
     pub seconds: f64,
+    /// Peak resident memory of the process, bytes: the system's own mark, or the largest after a step
+    /// where there is none; 0 where the system does not say.
+    pub peak_bytes: u64,
 }
 
 /// What a run needs besides its options.
@@ -57,14 +66,18 @@ pub struct RunInput<'a> {
     pub model: CausalLm,
     /// What the adapter's files name as its base model.
     pub model_name: &'a str,
-    /// Training rows.
+    /// Training samples.
     pub train: Vec<Sample>,
-    /// Evaluation rows.
+    /// Which of them share a row; `None`: each has its own.
+    pub packing: Option<Packing>,
+    /// Evaluation samples.
     pub eval: Vec<Sample>,
     /// Padding id; any id of the vocabulary will do.
     pub pad: u32,
     /// Where to train.
     pub device: &'a Device,
+    /// How the adapter's files are written.
+    pub layout: Layout,
     /// Where metrics, rank decisions and the adapter go; made if it is not there.
     pub output: &'a Path,
 }
@@ -73,7 +86,7 @@ pub struct RunInput<'a> {
 ///
 /// Returns the model with its adapters, on a plain device, and what happened. The adapter lies in
 /// `output/adapter` (PEFT files and sidecar), metrics in `output/metrics.jsonl`, rank decisions in
-/// `output/ranks.jsonl`, the options in `output/options.json`.
+/// `output/ranks.jsonl`.
 ///
 /// The same options, rows and thread count give the same losses and ranks, to the bit, on `flex`.
 /// With dropout, that holds for one run at a time in a process: Burn's generator is global.
@@ -94,10 +107,7 @@ pub fn finetune(
     let mut model = input.model.fork(&training_device).no_grad();
     attach_adapters(&mut model, &options.adapters, &training_device)?;
     let parameters_before = adapter_parameters(&model);
-    let start: Vec<(String, usize)> = adapters(&model)
-        .iter()
-        .map(|view| (view.path.clone(), view.rank()))
-        .collect();
+    let infos: Vec<AdapterInfo> = adapters(&model).iter().map(adapter_info).collect();
     let allocator = RankAllocator::new(
         &model,
         &options.adapters,
@@ -106,25 +116,36 @@ pub fn finetune(
         options.warmup_steps,
     )?;
     let ranks = RankCallback::new(allocator);
+    let start = RunStart {
+        steps: options.steps,
+        update_steps: ranks.update_steps(),
+        adapters: infos,
+        budget: ranks.budget(),
+        unit: options.adapters.budget,
+    };
 
     std::fs::create_dir_all(input.output).map_err(|error| TrainError::io(input.output, error))?;
-    save_options(options, input.output)?;
     let mut strategy = StepStrategy::new(options, ranks.clone(), device.clone())
         .with_observer(Box::new(JsonLines::create(input.output)?));
     for observer in observers {
         strategy = strategy.with_observer(observer);
     }
+    strategy.tell(|observer| observer.started(&start))?;
     let strategy = Arc::new(strategy);
 
     device.seed(options.seed); // Dropout draws on the device.
-    let seed = Some(options.seed);
-    let train = loader(
-        input.train,
+    let order = Order::Shuffled { seed: options.seed };
+    let train = TokenLoader::new(
+        input.train.into(),
         options.batch_size,
         input.pad,
-        seed,
+        order,
         &training_device,
     );
+    let train: Arc<dyn DataLoader<TokenBatch>> = match input.packing {
+        Some(packing) => Arc::new(train.with_packing(Arc::new(packing))),
+        None => Arc::new(train),
+    };
     let eval = loader(input.eval, options.batch_size, input.pad, None, &device);
     let rate = WarmupSchedule::new(
         options.lr,
@@ -157,18 +178,23 @@ pub fn finetune(
     save_adapter(
         &model,
         &options.adapters,
-        Layout::default(),
+        input.layout,
         input.model_name,
         &input.output.join("adapter"),
     )?;
+    let trained = adapters(&model);
+    let gates = trained
+        .iter()
+        .map(AdapterView::gates)
+        .collect::<Result<Vec<_>, _>>()?;
     let updates = ranks.updates();
     let end: Vec<usize> = match updates.last() {
         Some(update) => update.plan.ranks(),
-        None => start.iter().map(|(_, rank)| *rank).collect(),
+        None => start.adapters.iter().map(|adapter| adapter.rank).collect(),
     };
-    let entry = |((path, before), after)| RankEntry {
-        path,
-        before,
+    let entry = |(adapter, after): (&AdapterInfo, usize)| RankEntry {
+        path: adapter.path.clone(),
+        before: adapter.rank,
         after,
     };
     let report = RunReport {
@@ -176,14 +202,27 @@ pub fn finetune(
         after,
         losses: outcome.losses,
         ranks: RankTable {
-            entries: start.into_iter().zip(end).map(entry).collect(),
+            entries: start.adapters.iter().zip(end).map(entry).collect(),
         },
         updates,
+        gates,
         parameters: [parameters_before, adapter_parameters(&model)],
         tokens: outcome.tokens,
         seconds: outcome.train_seconds,
+        peak_bytes: outcome.peak_bytes,
     };
+    strategy.tell(|observer| observer.finished(&report))?;
     Ok((model, report))
+}
+
+fn adapter_info(view: &AdapterView) -> AdapterInfo {
+    let [d_in, d_out] = view.dims();
+    AdapterInfo {
+        path: view.path.clone(),
+        d_in,
+        d_out,
+        rank: view.rank(),
+    }
 }
 
 /// Every id must be in the vocabulary: out-of-range ids are undefined on some devices.
@@ -214,11 +253,4 @@ fn check_rows(input: &RunInput<'_>) -> Result<(), TrainError> {
         }
     }
     Ok(())
-}
-
-fn save_options(options: &TrainOptions, output: &Path) -> Result<(), TrainError> {
-    let path = output.join("options.json");
-    let text = serde_json::to_string_pretty(options)
-        .map_err(|error| TrainError::io(&path, error.into()))?;
-    std::fs::write(&path, text + "\n").map_err(|error| TrainError::io(path, error))
 }

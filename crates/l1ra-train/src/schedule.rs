@@ -7,10 +7,11 @@ use burn::{
     optim::LearningRate,
 };
 use l1ra_core::optim::gate_group;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Course of the learning rate after the warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
     /// Half a cosine from the peak to 0.

@@ -25,8 +25,9 @@ use crate::{
     data::TokenBatch,
     error::TrainError,
     eval::{EvalResult, evaluate},
-    metrics::{Observer, StepMetrics},
+    memory::{peak_resident_bytes, resident_bytes},
     model::LossOutput,
+    observe::{Observer, StepMetrics},
     options::TrainOptions,
 };
 
@@ -59,6 +60,9 @@ pub struct Outcome {
     pub train_seconds: f64,
     /// Tokens trained on, padding not counted.
     pub tokens: usize,
+    /// Peak resident memory of the process, bytes; where the system keeps no such mark, the largest
+    /// after a step.
+    pub peak_bytes: u64,
     /// What stopped the run before its end.
     pub error: Option<TrainError>,
 }
@@ -95,7 +99,11 @@ impl StepStrategy {
         act(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn tell(
+    /// Tells every observer something, in their order, until one fails.
+    ///
+    /// # Errors
+    /// The first observer's error.
+    pub fn tell(
         &self,
         mut what: impl FnMut(&mut dyn Observer) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
@@ -131,10 +139,13 @@ impl StepStrategy {
         for step in 1..=self.steps {
             let mut metrics = self.optimizer_step(learner, &mut batches, step)?;
             metrics.seconds = started.elapsed().as_secs_f64() - evaluating;
+            metrics.resident_bytes = resident_bytes().unwrap_or(0);
             self.with_shared(|shared| {
                 shared.outcome.losses.push(metrics.loss);
                 shared.outcome.train_seconds = metrics.seconds;
                 shared.outcome.tokens += metrics.tokens;
+                let peak = peak_resident_bytes().unwrap_or(metrics.resident_bytes);
+                shared.outcome.peak_bytes = shared.outcome.peak_bytes.max(peak);
             });
             self.tell(|observer| observer.step(&metrics))?;
             for update in self.ranks.updates_since(told) {
@@ -208,6 +219,7 @@ impl StepStrategy {
             targets,
             tokens,
             seconds: 0.0,
+            resident_bytes: 0,
         })
     }
 
@@ -220,7 +232,14 @@ impl StepStrategy {
     where
         M: LearnerModel + InferenceStep<Input = TokenBatch, Output = LossOutput>,
     {
-        let result = evaluate(&learner.model().valid(), valid).map_err(|error| match error {
+        let mut told = Ok(());
+        let result = evaluate(&learner.model().valid(), valid, |done, total| {
+            if told.is_ok() {
+                told = self.tell(|observer| observer.evaluating(step, done, total));
+            }
+        });
+        told?;
+        let result = result.map_err(|error| match error {
             TrainError::Stopped { detail, .. } => TrainError::Stopped { step, detail },
             other => other,
         })?;

@@ -26,7 +26,7 @@ use l1ra_core::{
 };
 use l1ra_train::{
     RankCallback,
-    progress::Silent,
+    observe::Silent,
     schedule::{GateSchedule, Shape, WarmupSchedule, adapter_schedule},
 };
 use rand::{RngExt, SeedableRng};

@@ -384,6 +384,7 @@ fn batch_of(ids: &[i64], batch: usize, length: usize, device: &Device) -> TokenB
         targets: vector(targets),
         target_count: count,
         token_count: batch * length,
+        segments: None,
     }
 }
 

@@ -16,7 +16,7 @@ use burn::{
 use l1ra_core::{
     BudgetUnit, L1raConfig, Policy, RankAllocator, attach_adapters, merge_adapters,
     optim::{AdamEConfig, adapter_optimizer},
-    peft::{install_adapters, load_adapter},
+    peft::{Layout, install_adapters, load_adapter},
     walk,
 };
 use l1ra_models::{CausalLm, ModelConfig, weights};
@@ -25,8 +25,8 @@ use l1ra_train::{
     data::{Sample, loader},
     eval::EvalResult,
     finetune,
-    metrics::{Observer, StepMetrics},
-    progress::Silent,
+    observe::Silent,
+    observe::{Observer, StepMetrics},
     run::RunInput,
     schedule::{GateSchedule, Shape, WarmupSchedule, adapter_schedule},
     strategy::Outcome,
@@ -94,7 +94,6 @@ fn options(policy: Policy) -> TrainOptions {
         },
         steps: 20,
         batch_size: 4,
-        max_length: 32,
         lr: 1e-2,
         warmup_steps: 2,
         ..Default::default()
@@ -134,9 +133,11 @@ fn start(
         model,
         model_name: "tiny-llama",
         train,
+        packing: None,
         eval: rows(2, 6),
         pad: 0,
         device: &Device::flex(),
+        layout: Layout::default(),
         output,
     };
     finetune(options, input, observers)

@@ -1,12 +1,10 @@
-//! Rows as batches on a device.
-
-use std::sync::Arc;
+//! [`TokenBatch`]: rows on a device.
 
 use burn::{
-    data::dataloader::{DataLoader, DataLoaderBuilder, batcher::Batcher},
+    data::dataloader::batcher::Batcher,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use burn_dataset::InMemDataset;
+use l1ra_models::Segments;
 
 use crate::data::Sample;
 
@@ -27,9 +25,50 @@ pub struct TokenBatch {
     pub target_count: usize,
     /// Number of tokens, padding not counted.
     pub token_count: usize,
+    /// Where samples begin and end, if a row holds more than one.
+    pub segments: Option<Segments>,
 }
 
-/// Pads and stacks rows.
+impl TokenBatch {
+    /// A batch of rows of one or more samples each; short rows are filled up with `pad`, which may
+    /// be any id of the vocabulary.
+    pub fn new(rows: &[Vec<&Sample>], pad: u32, device: &Device) -> Self {
+        let lengths = |row: &Vec<&Sample>| row.iter().map(|s| s.len()).collect::<Vec<usize>>();
+        let sum = |row: &Vec<&Sample>| row.iter().map(|sample| sample.len()).sum::<usize>();
+        let length = rows.iter().map(sum).max().unwrap_or(0).max(1);
+        let mut ids = Vec::with_capacity(rows.len() * length);
+        let (mut places, mut targets) = (Vec::new(), Vec::new());
+        for (index, row) in rows.iter().enumerate() {
+            for sample in row {
+                for (position, id) in sample.ids.iter().enumerate() {
+                    // Nothing of the sample comes before its first token.
+                    if sample.is_target[position] && position > 0 {
+                        places.push(ids.len() as i64 - 1);
+                        targets.push(i64::from(*id));
+                    }
+                    ids.push(i64::from(*id));
+                }
+            }
+            ids.resize((index + 1) * length, i64::from(pad));
+        }
+        let target_count = targets.len();
+        let vector = |values: Vec<i64>| {
+            (target_count > 0)
+                .then(|| Tensor::from_data(TensorData::new(values, [target_count]), device))
+        };
+        let is_packed = rows.iter().any(|row| row.len() > 1);
+        Self {
+            ids: Tensor::from_data(TensorData::new(ids, [rows.len(), length]), device),
+            rows: vector(places),
+            targets: vector(targets),
+            target_count,
+            token_count: rows.iter().map(sum).sum(),
+            segments: is_packed.then(|| Segments::new(rows.iter().map(lengths))),
+        }
+    }
+}
+
+/// Pads and stacks samples, each in a row of its own.
 #[derive(Clone, Debug)]
 pub struct TokenBatcher {
     /// Id put on the right of short rows; any id of the vocabulary will do.
@@ -38,56 +77,9 @@ pub struct TokenBatcher {
 
 impl Batcher<Sample, TokenBatch> for TokenBatcher {
     fn batch(&self, items: Vec<Sample>, device: &Device) -> TokenBatch {
-        let length = items
-            .iter()
-            .map(|sample| sample.ids.len())
-            .max()
-            .unwrap_or(1);
-        let mut ids = Vec::with_capacity(items.len() * length);
-        let (mut rows, mut targets) = (Vec::new(), Vec::new());
-        for (index, sample) in items.iter().enumerate() {
-            for (position, id) in sample.ids.iter().enumerate() {
-                if sample.is_target[position] && position > 0 {
-                    rows.push((index * length + position - 1) as i64);
-                    targets.push(i64::from(*id));
-                }
-                ids.push(i64::from(*id));
-            }
-            ids.resize((index + 1) * length, i64::from(self.pad));
-        }
-        let target_count = targets.len();
-        let vector = |values: Vec<i64>| {
-            (target_count > 0)
-                .then(|| Tensor::from_data(TensorData::new(values, [target_count]), device))
-        };
-        TokenBatch {
-            ids: Tensor::from_data(TensorData::new(ids, [items.len(), length]), device),
-            rows: vector(rows),
-            targets: vector(targets),
-            target_count,
-            token_count: items.iter().map(|sample| sample.ids.len()).sum(),
-        }
+        let rows: Vec<Vec<&Sample>> = items.iter().map(|sample| vec![sample]).collect();
+        TokenBatch::new(&rows, self.pad, device)
     }
-}
-
-/// Burn's data loader over rows: shuffled anew in every epoch from `seed`, or in order.
-///
-/// Batches are made on the calling thread, so that a run is repeated to the bit.
-pub fn loader(
-    samples: Vec<Sample>,
-    batch_size: usize,
-    pad: u32,
-    seed: Option<u64>,
-    device: &Device,
-) -> Arc<dyn DataLoader<TokenBatch>> {
-    let builder = DataLoaderBuilder::new(TokenBatcher { pad })
-        .batch_size(batch_size)
-        .set_device(device.clone());
-    let builder = match seed {
-        Some(seed) => builder.shuffle(seed),
-        None => builder,
-    };
-    builder.build(InMemDataset::new(samples))
 }
 
 #[cfg(test)]
@@ -101,6 +93,11 @@ mod tests {
         }
     }
 
+    fn values<const D: usize>(tensor: Tensor<D, Int>) -> Vec<i64> {
+        let data = tensor.into_data().convert::<i64>();
+        data.try_into_vec::<i64>().unwrap()
+    }
+
     #[test]
     fn targets_are_the_next_tokens_and_padding_is_none() {
         let samples = vec![
@@ -108,22 +105,27 @@ mod tests {
             sample(&[8, 9], &[false, true]),
         ];
         let batch = TokenBatcher { pad: 0 }.batch(samples, &Device::flex());
-        assert_eq!(
-            batch.ids.to_data(),
-            TensorData::from([[5_i64, 6, 7], [8, 9, 0]])
-                .convert::<i32>()
-                .convert_dtype(batch.ids.dtype())
-        );
-        let values = |t: Option<Tensor<1, Int>>| {
-            t.unwrap()
-                .into_data()
-                .convert::<i64>()
-                .try_into_vec::<i64>()
-                .unwrap()
-        };
-        assert_eq!(values(batch.rows), [1, 3]);
-        assert_eq!(values(batch.targets), [7, 9]);
+        assert_eq!(batch.ids.dims(), [2, 3]);
+        assert_eq!(values(batch.ids), [5, 6, 7, 8, 9, 0]);
+        assert_eq!(values(batch.rows.unwrap()), [1, 3]);
+        assert_eq!(values(batch.targets.unwrap()), [7, 9]);
         assert_eq!((batch.target_count, batch.token_count), (2, 5));
+        assert!(batch.segments.is_none());
+    }
+
+    #[test]
+    fn a_packed_sample_s_first_token_is_no_target_of_its_neighbour() {
+        let (one, two) = (
+            sample(&[5, 6, 7], &[false, false, true]),
+            sample(&[8, 9], &[true, true]),
+        );
+        let batch = TokenBatch::new(&[vec![&one, &two], vec![&two]], 0, &Device::flex());
+        assert_eq!(values(batch.ids), [5, 6, 7, 8, 9, 8, 9, 0, 0, 0]);
+        assert_eq!(values(batch.rows.unwrap()), [1, 3, 5]);
+        assert_eq!(values(batch.targets.unwrap()), [7, 9, 9]);
+        assert_eq!((batch.target_count, batch.token_count), (3, 7));
+        let expected = Segments::new([vec![3, 2], vec![2, 3]]);
+        assert_eq!(batch.segments, Some(expected));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a run says while it goes, and the files it says it to.
+//! The files of a run, one JSON object a line.
 
 use std::{
     fs::{File, OpenOptions},
@@ -9,50 +9,21 @@ use std::{
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{callback::RankUpdate, error::TrainError, eval::EvalResult};
+use crate::{
+    callback::RankUpdate,
+    error::TrainError,
+    eval::EvalResult,
+    observe::{Observer, RunStart, StepMetrics},
+    run::RunReport,
+};
 
-/// One optimizer step.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct StepMetrics {
-    /// Optimizer step, from 1.
-    pub step: usize,
-    /// Loss over the targets of the window, before the step.
-    pub loss: f64,
-    /// Global gradient norm before clipping.
-    pub grad_norm: f64,
-    /// Learning rate of A and B.
-    pub lr: f64,
-    /// Targets of the window.
-    pub targets: usize,
-    /// Tokens of the window, padding not counted.
-    pub tokens: usize,
-    /// Seconds since the run began.
-    pub seconds: f64,
-}
-
-/// Who wants to know what happens in a run. Every method does nothing by default.
-pub trait Observer: Send {
-    /// After an optimizer step.
-    fn step(&mut self, _metrics: &StepMetrics) -> Result<(), TrainError> {
-        Ok(())
-    }
-
-    /// After an evaluation; `step` optimizer steps were taken before it.
-    fn evaluated(&mut self, _step: usize, _result: &EvalResult) -> Result<(), TrainError> {
-        Ok(())
-    }
-
-    /// After a rank update.
-    fn ranks_moved(&mut self, _update: &RankUpdate) -> Result<(), TrainError> {
-        Ok(())
-    }
-}
-
-/// Writes `metrics.jsonl` (steps and evaluations) and `ranks.jsonl` (every rank decision).
+/// Writes `metrics.jsonl` (steps and evaluations) and `ranks.jsonl`: [`RunStart`], every rank
+/// decision with the gates that it was made from, and the ranks and gates at the end.
 #[derive(Debug)]
 pub struct JsonLines {
     metrics: (PathBuf, File),
     ranks: (PathBuf, File),
+    start: Option<RunStart>,
 }
 
 impl JsonLines {
@@ -74,7 +45,12 @@ impl JsonLines {
         Ok(Self {
             metrics: open("metrics.jsonl")?,
             ranks: open("ranks.jsonl")?,
+            start: None,
         })
+    }
+
+    fn parameters(&self, ranks: &[usize]) -> Option<usize> {
+        self.start.as_ref().map(|start| start.parameters(ranks))
     }
 }
 
@@ -88,6 +64,11 @@ fn line(target: &mut (PathBuf, File), value: &impl Serialize) -> Result<(), Trai
 }
 
 impl Observer for JsonLines {
+    fn started(&mut self, start: &RunStart) -> Result<(), TrainError> {
+        self.start = Some(start.clone());
+        line(&mut self.ranks, start)
+    }
+
     fn step(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
         line(&mut self.metrics, metrics)
     }
@@ -104,15 +85,35 @@ impl Observer for JsonLines {
 
     fn ranks_moved(&mut self, update: &RankUpdate) -> Result<(), TrainError> {
         let plan = &update.plan;
+        let ranks = plan.ranks();
         let value = json!({
             "step": update.step,
             "spare": plan.spare,
-            "ranks": plan.ranks(),
+            "parameters": self.parameters(&ranks),
+            "ranks": ranks,
+            "gates": update.gates,
             "changes": plan.changes.iter().filter(|change| change.is_change()).collect::<Vec<_>>(),
             "min_gates": plan.min_values.iter().map(|v| v.is_finite().then_some(*v)).collect::<Vec<_>>(),
             "excluded": plan.excluded,
             "order": plan.order,
             "grown": plan.grown,
+        });
+        line(&mut self.ranks, &value)
+    }
+
+    fn finished(&mut self, report: &RunReport) -> Result<(), TrainError> {
+        let ranks: Vec<usize> = report
+            .ranks
+            .entries
+            .iter()
+            .map(|entry| entry.after)
+            .collect();
+        let value = json!({
+            "step": report.losses.len(),
+            "final": true,
+            "parameters": self.parameters(&ranks),
+            "ranks": ranks,
+            "gates": report.gates,
         });
         line(&mut self.ranks, &value)
     }

@@ -1,0 +1,165 @@
+//! What a forward keeps for its backward, layer by layer.
+//!
+//! Written down from the code of `l1ra-models` and from what Burn 0.22.1's autodiff saves for each
+//! operation; `N` tokens, `r` ranks, f32 throughout:
+//!
+//! | part | kept |
+//! |---|---|
+//! | norm | its input, two numbers a token |
+//! | adapter | its input (once for all that share it), `h [N, r]`; with dropout, a mask and a dropped input each |
+//! | attention | queries, keys, values; scores three times (`x − max`, its exponential, the quotient) |
+//! | MLP | gate, its sigmoid, `silu(gate)`, up |
+//! | frozen product, rotation, sum, reshape | nothing |
+
+use super::workload::{MicroBatch, Workload};
+
+/// Bytes of an f32.
+pub(super) const F32: u64 = 4;
+
+/// What one layer keeps, in numbers (not bytes), and what it hands on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LayerKept {
+    /// Attention and its norm.
+    pub(super) attention: u64,
+    /// Of those, the scores in one copy; 0 where they are not kept.
+    pub(super) scores: u64,
+    /// MLP and its norm.
+    pub(super) mlp: u64,
+    /// Whether the layer's output needs a gradient.
+    pub(super) tracked: bool,
+}
+
+impl LayerKept {
+    /// All that is kept.
+    pub(super) fn total(self) -> u64 {
+        self.attention + self.mlp
+    }
+}
+
+/// Every layer of the model, for one micro-batch.
+pub(super) fn layers(workload: &Workload, batch: &MicroBatch) -> Vec<LayerKept> {
+    let mut tracked = false;
+    (0..workload.config.num_hidden_layers)
+        .map(|index| {
+            let kept = Layer::new(workload, index, batch).kept(tracked);
+            tracked = kept.tracked;
+            kept
+        })
+        .collect()
+}
+
+/// Sizes of one layer, in numbers.
+struct Layer {
+    tokens: u64,
+    hidden: u64,
+    queries: u64,
+    keys: u64,
+    inner: u64,
+    heads: u64,
+    scores: u64,
+    /// Ranks of q, k, v, o, gate, up, down.
+    ranks: [u64; 7],
+    dropout: bool,
+}
+
+impl Layer {
+    fn new(workload: &Workload, index: usize, batch: &MicroBatch) -> Self {
+        let config = &workload.config;
+        let rank = |name: &str| workload.rank(&format!("model.layers.{index}.{name}")) as u64;
+        let (tokens, heads) = (batch.positions() as u64, config.num_attention_heads as u64);
+        Self {
+            tokens,
+            hidden: config.hidden_size as u64,
+            queries: heads * config.head_dim as u64,
+            keys: (config.num_key_value_heads * config.head_dim) as u64,
+            inner: config.intermediate_size as u64,
+            heads,
+            scores: tokens * heads * batch.length as u64,
+            ranks: [
+                rank("self_attn.q_proj"),
+                rank("self_attn.k_proj"),
+                rank("self_attn.v_proj"),
+                rank("self_attn.o_proj"),
+                rank("mlp.gate_proj"),
+                rank("mlp.up_proj"),
+                rank("mlp.down_proj"),
+            ],
+            dropout: workload.options.dropout > 0.0,
+        }
+    }
+
+    fn kept(&self, tracked: bool) -> LayerKept {
+        let tokens = self.tokens;
+        let [q, k, v, o, gate, up, down] = self.ranks;
+        let norm = |tracked: bool| {
+            if tracked {
+                tokens * (self.hidden + 2)
+            } else {
+                0
+            }
+        };
+
+        let queries = tracked || q > 0;
+        let keys = tracked || k > 0;
+        let values = tracked || v > 0;
+        let scored = queries || keys;
+        let mut attention = norm(tracked);
+        attention += self.adapters(&[q, k, v], self.hidden, tracked);
+        attention += when(keys, tokens * self.queries) + when(queries, tokens * self.keys);
+        attention += when(
+            scored,
+            2 * self.scores + tokens * self.heads + tokens * self.keys,
+        );
+        attention += when(values, self.scores);
+        let mixed = scored || values;
+        attention += self.adapters(&[o], self.queries, mixed);
+
+        let tracked = tracked || mixed || o > 0;
+        let gated = tracked || gate > 0;
+        let raised = tracked || up > 0;
+        let mut mlp = norm(tracked) + self.adapters(&[gate, up], self.hidden, tracked);
+        mlp += when(gated, 3 * tokens * self.inner); // gate, sigmoid, up
+        mlp += when(raised, tokens * self.inner); // silu(gate)
+        mlp += self.adapters(&[down], self.inner, gated || raised);
+        LayerKept {
+            attention,
+            scores: when(scored, self.scores),
+            mlp,
+            tracked: tracked || gated || raised || down > 0,
+        }
+    }
+
+    /// Adapters that share one input of `width`.
+    fn adapters(&self, ranks: &[u64], width: u64, tracked: bool) -> u64 {
+        adapters(
+            ranks,
+            self.tokens * width,
+            self.tokens,
+            tracked,
+            self.dropout,
+        )
+    }
+}
+
+/// Numbers kept by adapters of `ranks` on one input of `input` numbers in `tokens` rows.
+pub(super) fn adapters(
+    ranks: &[u64],
+    input: u64,
+    tokens: u64,
+    tracked: bool,
+    dropout: bool,
+) -> u64 {
+    let count = ranks.iter().filter(|rank| **rank > 0).count() as u64;
+    let products = tokens * ranks.iter().sum::<u64>();
+    let inputs = if dropout {
+        // The dropped input is each adapter's own; the mask is kept to pass the gradient on.
+        input * count * (1 + u64::from(tracked))
+    } else {
+        input * count.min(1)
+    };
+    inputs + products
+}
+
+fn when(condition: bool, numbers: u64) -> u64 {
+    if condition { numbers } else { 0 }
+}

@@ -1,0 +1,266 @@
+//! [`Workload`]: what a run will ask of the machine, known before any weight is loaded.
+
+use burn::{backend::DispatchDevice, tensor::Device};
+use l1ra_core::{
+    L1raConfig,
+    config::{BudgetUnit, Policy},
+    target::{AdapterSpec, adapter_specs},
+};
+use l1ra_models::{
+    ModelConfig,
+    weights::{RandomWeights, Storage, StoredType, WeightSource, linear_paths},
+};
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use crate::{error::TrainError, predict::source::WeightsFrom};
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Home {
+    /// In this process, on the `flex` backend: what the constants were measured on.
+    #[default]
+    Flex,
+    /// In this process, on another backend.
+    OtherCpu,
+    /// In the memory of a GPU.
+    Gpu,
+}
+
+impl Home {
+    /// The home of `device`.
+    pub fn of(device: &Device) -> Self {
+        match device.clone().inner().as_dispatch() {
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(_) => Self::Flex,
+            #[cfg(feature = "ndarray")]
+            #[allow(deprecated)]
+            // Kept because users know it; Burn will drop it after 0.22.
+            DispatchDevice::NdArray(_) => Self::OtherCpu,
+            #[allow(unreachable_patterns)]
+            _ => Self::Gpu,
+        }
+    }
+}
+
+/// Shape of a micro-batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MicroBatch {
+    /// Rows.
+    pub rows: usize,
+    /// Tokens of each row, padding counted.
+    pub length: usize,
+    /// Tokens with a target, in all rows together: logits are made for these.
+    pub targets: usize,
+    /// Tokens of all rows, padding not counted.
+    pub tokens: usize,
+}
+
+/// Shape of a data row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowShape {
+    /// Tokens.
+    pub length: usize,
+    /// Targets among them.
+    pub targets: usize,
+}
+
+impl MicroBatch {
+    /// `rows` full rows of `length` tokens, with `targets` targets in all.
+    pub fn full(rows: usize, length: usize, targets: usize) -> Self {
+        Self {
+            rows,
+            length,
+            targets,
+            tokens: rows * length,
+        }
+    }
+
+    /// The rows put together, padded to the longest.
+    pub fn of(rows: &[RowShape]) -> Self {
+        Self {
+            rows: rows.len(),
+            length: rows.iter().map(|row| row.length).max().unwrap_or(0),
+            targets: rows.iter().map(|row| row.targets).sum(),
+            tokens: rows.iter().map(|row| row.length).sum(),
+        }
+    }
+
+    /// The micro-batches of `rows` in their order: those of an evaluation.
+    pub fn in_order(rows: &[RowShape], batch_size: usize) -> Vec<Self> {
+        rows.chunks(batch_size.max(1)).map(Self::of).collect()
+    }
+
+    /// `count` micro-batches of `rows` as shuffling might give them, drawn from `seed`: epoch after
+    /// epoch, each in an order of its own. For a prediction that is as good as the run's own order.
+    pub fn shuffled(rows: &[RowShape], batch_size: usize, count: usize, seed: u64) -> Vec<Self> {
+        let mut generator = ChaCha8Rng::seed_from_u64(seed);
+        let mut order = rows.to_vec();
+        let mut batches = Vec::new();
+        while batches.len() < count && !rows.is_empty() {
+            order.shuffle(&mut generator);
+            batches.extend(Self::in_order(&order, batch_size));
+        }
+        batches.truncate(count);
+        batches
+    }
+
+    /// Positions that are computed, padding counted.
+    pub fn positions(&self) -> usize {
+        self.rows * self.length
+    }
+}
+
+/// What a run will ask of the machine.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// The model.
+    pub config: ModelConfig,
+    /// What matrices are kept in.
+    pub storage: Storage,
+    /// Where they come from.
+    pub source: WeightsFrom,
+    /// The adapters, as they start.
+    pub adapters: Vec<AdapterSpec>,
+    /// Their options.
+    pub options: L1raConfig,
+    /// Micro-batches of an optimizer step.
+    pub accumulation: usize,
+    /// Micro-batches that training will see, all of them or a sample.
+    pub train: Vec<MicroBatch>,
+    /// Micro-batches of an evaluation; none: nothing is evaluated.
+    pub eval: Vec<MicroBatch>,
+    /// Where tensors will live.
+    pub home: Home,
+}
+
+impl Workload {
+    /// A workload of `batches`, nothing evaluated, weights in memory, on `flex`.
+    ///
+    /// # Errors
+    /// A target that matches no layer, or a pattern that cannot be used.
+    pub fn new(
+        config: ModelConfig,
+        options: &L1raConfig,
+        batches: Vec<MicroBatch>,
+    ) -> Result<Self, TrainError> {
+        let adapters = adapter_specs(options, &linear_paths(&config))?;
+        Ok(Self {
+            config,
+            storage: Storage::default(),
+            source: WeightsFrom::default(),
+            adapters,
+            options: options.clone(),
+            accumulation: 1,
+            train: batches,
+            eval: Vec::new(),
+            home: Home::default(),
+        })
+    }
+
+    /// Bytes of one number of a matrix.
+    pub(crate) fn element(&self) -> u64 {
+        match (self.storage, self.source) {
+            (Storage::F32, _) => 4,
+            (Storage::BF16 | Storage::F16, _) => 2,
+            (Storage::AsStored, WeightsFrom::Files { stored, .. }) => match stored {
+                StoredType::F32 => 4,
+                StoredType::F16 | StoredType::BF16 => 2,
+            },
+            (Storage::AsStored, WeightsFrom::Memory) => 4,
+        }
+    }
+
+    /// Shapes of all weights.
+    pub(crate) fn shapes(&self) -> Vec<Vec<usize>> {
+        let weights = RandomWeights::new(&self.config, 0, 1.0);
+        let names = weights.names();
+        names
+            .iter()
+            .filter_map(|name| weights.shape(name))
+            .collect()
+    }
+
+    /// Inputs and outputs of a linear layer, by the last part of its path.
+    pub(crate) fn dims(&self, path: &str) -> [usize; 2] {
+        let config = &self.config;
+        let hidden = config.hidden_size;
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        match path.rsplit('.').next() {
+            Some("q_proj") => [hidden, queries],
+            Some("k_proj" | "v_proj") => [hidden, keys],
+            Some("o_proj") => [queries, hidden],
+            Some("gate_proj" | "up_proj") => [hidden, config.intermediate_size],
+            Some("down_proj") => [config.intermediate_size, hidden],
+            _ => [hidden, config.vocab_size],
+        }
+    }
+
+    /// The rank of an adapter, or 0 where the layer has none.
+    pub(crate) fn rank(&self, path: &str) -> usize {
+        let spec = self.adapters.iter().find(|spec| spec.path == path);
+        spec.map_or(0, |spec| spec.rank)
+    }
+
+    /// Layers with an adapter.
+    pub(crate) fn adapted_layers(&self) -> usize {
+        let layers = 0..self.config.num_hidden_layers;
+        layers.filter(|layer| self.is_adapted(*layer)).count()
+    }
+
+    /// Whether a layer has an adapter.
+    pub(crate) fn is_adapted(&self, layer: usize) -> bool {
+        let prefix = format!("model.layers.{layer}.");
+        self.adapters
+            .iter()
+            .any(|spec| spec.path.starts_with(&prefix))
+    }
+
+    /// Parameters in adapters.
+    pub fn adapter_parameters(&self) -> usize {
+        let cost = |spec: &AdapterSpec| {
+            let [d_in, d_out] = self.dims(&spec.path);
+            spec.rank * (d_in + d_out + 1)
+        };
+        self.adapters.iter().map(cost).sum()
+    }
+
+    /// Parameters in adapters when every rank that can move has moved to where it costs most.
+    pub fn adapter_parameters_at_most(&self) -> usize {
+        let now = self.adapter_parameters();
+        let options = &self.options;
+        if options.policy == Policy::Fixed
+            || !options.reassign
+            || options.budget == BudgetUnit::Parameters
+        {
+            return now;
+        }
+        let kept = usize::from(!options.allow_zero_rank || options.policy == Policy::Reference);
+        let mut seats: Vec<(usize, usize)> = Vec::new(); // cost of a rank, most ranks
+        let (mut free, mut parameters) = (0, 0);
+        for spec in &self.adapters {
+            let [d_in, d_out] = self.dims(&spec.path);
+            let cost = d_in + d_out + 1;
+            let most = match options.policy {
+                Policy::Reference => usize::MAX,
+                _ => options
+                    .max_rank
+                    .unwrap_or(4 * spec.rank)
+                    .min(d_in.min(d_out)),
+            };
+            let kept = kept.min(spec.rank);
+            parameters += kept * cost;
+            free += spec.rank - kept;
+            seats.push((cost, most.saturating_sub(kept)));
+        }
+        seats.sort_unstable_by(|one, other| other.cmp(one));
+        for (cost, most) in seats {
+            let taken = free.min(most);
+            parameters += taken * cost;
+            free -= taken;
+        }
+        parameters.max(now)
+    }
+}
