@@ -1,0 +1,54 @@
+//! `l1ra`: fine-tune Llama- and Mistral-family models with adapters whose ranks move.
+//!
+//! A thin shell: each command is a file in `commands`, and everything that it does is a documented
+//! call of `l1ra-train`, `l1ra-models` or `l1ra-core`.
+//!
+//! Exit codes: 0 done, 1 failed, 2 the user's mistake, found before long work. With `--json`, one
+//! line on standard output holds the result; everything else goes to standard error.
+
+mod args;
+mod commands;
+mod failure;
+mod load;
+mod output;
+mod progress;
+mod recipe;
+
+use std::process::ExitCode;
+
+use args::Command;
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = match args::parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print(); // A closed terminal: nobody is left to tell.
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            if code != 0 && std::env::args_os().any(|word| word == "--json") {
+                let text = error.to_string();
+                output::error_line(text.trim_start_matches("error: ").trim_end(), code);
+            }
+            return ExitCode::from(code);
+        }
+    };
+    let output = Output::new(cli.json, cli.quiet, cli.verbose);
+    let result = match &cli.command {
+        Command::Train(args) => commands::train(args, &output),
+        Command::Eval(args) => commands::eval(args, &output),
+        Command::Generate(args) => commands::generate(args, &output),
+        Command::Merge(args) => commands::merge(args, &output),
+        Command::Export(args) => commands::export(args, &output),
+        Command::Plan(args) => commands::plan(args, &output),
+        Command::Report(args) => commands::report(args, &output),
+        Command::Inspect(args) => commands::inspect(args, &output),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = failure::exit_code(&error);
+            output.error(&error, code);
+            ExitCode::from(code)
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `l1ra plan`, on the recipes that are shipped.
+
+use insta::assert_snapshot;
+
+use crate::{
+    masked,
+    support::{Place, Ran, repository},
+};
+
+/// Plans a recipe of the folder `recipes`, in the repository's root.
+fn plan(recipe: &str, more: &[&str]) -> Ran {
+    let recipe = format!("recipes/{recipe}.toml");
+    let mut command = Place::new().command(&[&["plan", &recipe], more].concat());
+    let output = command.current_dir(repository()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let ran = Ran {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    };
+    ran.well()
+}
+
+/// What is planned, without what depends on this machine.
+fn said(ran: &Ran) -> String {
+    assert_eq!(ran.stderr, "");
+    let text = masked(&ran.stdout, &["time      "]);
+    let memory = |line: &str| match line.split_once("; ") {
+        Some((predicted, _)) if line.starts_with("memory") => predicted.to_string(),
+        _ => line.to_string(),
+    };
+    let lines = text.lines().map(memory);
+    // Advice depends on what is there.
+    let kept =
+        lines.filter(|line| !line.starts_with("          - ") && !line.contains("it does not fit"));
+    kept.collect::<Vec<_>>().join("\n")
+}
+
+/// A recipe whose weights are not in the repository: from its configuration alone.
+fn from_config(recipe: &str) -> String {
+    let config = format!("recipes/configs/{recipe}.json");
+    let data = "examples/finetune/data/train.jsonl";
+    said(&plan(
+        recipe,
+        &["--config", &config, "--data", data, "--no-time"],
+    ))
+}
+
+#[test]
+fn the_repository_s_own_model() {
+    assert_snapshot!(said(&plan("tiny", &[])), @"
+    model     examples/finetune/model: llama, 6 layers, hidden 192, 3.15 M parameters, f32
+    adapters  42 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 336 ranks, 163152 parameters
+    ranks     policy l1ra: 8 updates, after steps 40 to 320; budget in ranks, at most 227664 parameters
+    data      examples/finetune/data/train.jsonl: 3000 records, form messages (recognised)
+    data      examples/finetune/data/eval.jsonl: 400 records, form messages (recognised)
+    train     3000 samples, 157266 tokens, 86096 targets; 28 to 128 tokens a sample, half of them up to 51, 95 % up to 74; 2 cut (0.1 %), 31 tokens lost
+              padding 33.0 % of the tokens in batches of 16
+    eval      200 samples, 10645 tokens, 5905 targets; 30 to 99 tokens a sample, half of them up to 53, 95 % up to 74
+    steps     400 of 16 rows, 2.13 epochs; warm-up 10, lr 5e-3, cosine
+    memory    peak 371 MB predicted
+    time      …
+    ");
+}
+
+#[test]
+fn smollm2() {
+    assert_snapshot!(from_config("smollm2-135m"), @"
+    model     models/smollm2: llama, 30 layers, hidden 576, 134.52 M parameters, f32
+    adapters  210 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 1680 ranks, 2443920 parameters
+    ranks     policy l1ra: 7 updates, after steps 20 to 80; budget in ranks, at most 3411600 parameters
+    data      3000 training records, 318541 letters; 400 evaluation records
+              no tokenizer: every row is taken to have 96 tokens
+    steps     100 of 8 rows, 0.27 epochs; warm-up 10, lr 5e-4, cosine
+    memory    peak 2.38 GB predicted
+    ");
+}
+
+#[test]
+fn llama_3_2() {
+    assert_snapshot!(from_config("llama-3.2-1b"), @"
+    model     meta-llama/Llama-3.2-1B: llama, 16 layers, hidden 2048, 1.24 G parameters, bf16
+    adapters  112 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 1792 ranks, 11273984 parameters
+    ranks     policy l1ra: 15 updates, after steps 18 to 144; budget in ranks, at most 17909504 parameters
+    data      3000 training records, 318541 letters; evaluation records are held out of them
+              no tokenizer: every row is taken to have 1024 tokens
+    steps     188 of 4 × 4 rows, 1.00 epochs; warm-up 9, lr 1e-4, cosine
+    memory    peak 56.57 GB predicted
+    ");
+}
+
+#[test]
+fn llama_3_1() {
+    assert_snapshot!(from_config("llama-3.1-8b"), @"
+    model     meta-llama/Llama-3.1-8B: llama, 32 layers, hidden 4096, 8.03 G parameters, bf16
+    adapters  224 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 3584 ranks, 41946624 parameters
+    ranks     policy l1ra: 15 updates, after steps 18 to 144; budget in ranks, at most 64556544 parameters
+    data      3000 training records, 318541 letters; evaluation records are held out of them
+              no tokenizer: every row is taken to have 1024 tokens
+    steps     188 of 16 × 1 rows, 1.00 epochs; warm-up 9, lr 1e-4, cosine
+    memory    peak 54.04 GB predicted
+    ");
+}
+
+#[test]
+fn mistral() {
+    assert_snapshot!(from_config("mistral-7b-v0.3"), @"
+    model     mistralai/Mistral-7B-v0.3: mistral, 32 layers, hidden 4096, 7.25 G parameters, bf16
+    adapters  224 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 3584 ranks, 41946624 parameters
+    ranks     policy l1ra: 15 updates, after steps 18 to 144; budget in ranks, at most 64556544 parameters
+    data      3000 training records, 318541 letters; evaluation records are held out of them
+              no tokenizer: every row is taken to have 1024 tokens
+    steps     188 of 16 × 1 rows, 1.00 epochs; warm-up 9, lr 1e-4, cosine
+    memory    peak 49.28 GB predicted
+    ");
+}
+
+#[test]
+fn a_plan_trains_nothing() {
+    let place = Place::new();
+    let before = place.tree();
+    place.run(&["plan", "recipe.toml", "--no-time"]).well();
+    assert_eq!(place.tree(), before);
+}
+
+#[test]
+fn what_a_program_reads_of_a_plan() {
+    let place = Place::new();
+    let ran = place
+        .run(&["--json", "-v", "plan", "recipe.toml", "--no-time"])
+        .well();
+    let result = ran.json();
+    let keys: Vec<&str> = result
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_snapshot!(keys.join(" "), @"recipe model adapters steps epochs update_steps data memory available_bytes advice time");
+    assert_eq!(result["steps"], 8);
+    assert_eq!(result["update_steps"], serde_json::json!([2, 4, 6]));
+    assert_eq!(result["adapters"]["ranks"], 42 * 4);
+    assert!(
+        result["memory"]["peak_bytes"].as_u64().unwrap() > 10_000_000,
+        "{result}"
+    );
+    assert!(result["time"].is_null(), "{result}");
+    // `-v` says where the memory is.
+    assert!(ran.stderr.starts_with("peak memory "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("\nmodel     "), "{}", ran.stderr);
+}
