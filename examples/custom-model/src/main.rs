@@ -30,7 +30,7 @@ use l1ra_core::{
 };
 use l1ra_train::{
     RankCallback,
-    progress::Silent,
+    observe::Silent,
     ranks::{RankEntry, RankTable},
     schedule::{GateSchedule, Shape, WarmupSchedule, adapter_schedule},
 };

@@ -1,233 +1,103 @@
-//! Fine-tunes a Llama-family model with adapters whose ranks move.
+//! Fine-tuning from a program of your own: the calls that `l1ra train` makes, one after the other,
+//! with an observer of one's own.
 //!
 //! ```text
-//! cargo run --release -p finetune                                        the model in the repository
-//! cargo run --release -p finetune -- --model models/smollm2 --data FILE.jsonl
+//! cargo run --release -p finetune
+//! cargo run --release -p finetune -- models/smollm2 ANSWERS.jsonl
 //! ```
-//!
-//! Exit codes: 0 done, 1 failed, 2 the user's mistake, found before training.
 #![allow(clippy::print_stdout)] // A program: its output is the point.
 
-mod args;
-
-use std::{path::Path, process::ExitCode};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use args::Args;
-use clap::Parser;
-use l1ra_core::target::adapter_specs;
-use l1ra_models::{
-    CausalLm, ChatTemplate, LoadOptions, Role, Sampling, TextTokenizer, generate::generate_text,
-    load::ModelFiles, weights::linear_paths,
-};
+use burn::tensor::Device;
+use l1ra_core::{L1raConfig, peft::Layout};
+use l1ra_models::{LoadOptions, Sampling, generate::generate_text, load::ModelFiles};
 use l1ra_train::{
-    RunReport, TrainError, TrainOptions,
-    data::{Document, Encoder, Sample, read_documents},
+    RankUpdate, TrainError, TrainOptions,
+    data::{DataOptions, prepare_data},
     finetune,
-    progress::Progress,
+    observe::{Observer, Plain},
     run::RunInput,
 };
 
-fn main() -> ExitCode {
-    let args = Args::parse();
-    match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            let late = error
-                .downcast_ref::<TrainError>()
-                .is_some_and(|e| !e.is_users_mistake());
-            ExitCode::from(if late { 1 } else { 2 })
-        }
-    }
-}
+fn main() -> Result<()> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let model = arguments.next().unwrap_or_else(|| beside("model"));
+    let train = arguments
+        .next()
+        .unwrap_or_else(|| beside("data/train.jsonl"));
+    let device = Device::flex();
 
-fn run(args: &Args) -> Result<()> {
-    // Everything that can be wrong with the input is found before the weights are loaded.
-    let options = args.options();
-    options.validate()?;
-    anyhow::ensure!(
-        args.output.is_dir() || !args.output.exists(),
-        "{}: is a file; --output takes a folder, which is made if it is not there",
-        args.output.display()
-    );
-    let device = l1ra_core::parse_device(&args.device)?;
-    let mut files = ModelFiles::open(&args.model)?;
-    adapter_specs(&options.adapters, &linear_paths(&files.config)).map_err(TrainError::from)?;
-    if let Some(path) = &args.chat_template {
-        files.template = Some(read_template(path, &files.tokenizer)?);
-    }
-    let data = Data::read(args, &files, &options)?;
+    // Configuration, tokenizer and template first: mistakes are found before weights are read.
+    let files = ModelFiles::open(&model)?;
+    let data = DataOptions {
+        train: vec![train.display().to_string().into()],
+        eval_rows: 100,
+        max_length: 128,
+        ..Default::default()
+    };
+    let data = prepare_data(&data, &files.tokenizer, files.template.as_ref(), &())?;
+    println!("train  {}\neval   {}", data.train_stats, data.eval_stats);
 
-    println!("model    {}", args.model.display());
-    println!("train    {}", data.train_report);
-    println!("eval     {}", data.eval_report);
-    let storage = args.dtype;
-    let loaded = files.load(LoadOptions { storage }, &device)?;
-    let (tokenizer, prompt) = (&loaded.tokenizer, &data.prompt);
-    let sample_before = sample(&loaded.model, tokenizer, prompt)?;
-
+    let options = TrainOptions {
+        adapters: L1raConfig {
+            rank: 8,
+            alpha: 8.0,
+            lambda: 0.2,
+            eta_c: 0.05,
+            ..Default::default()
+        },
+        steps: 100,
+        batch_size: 16,
+        lr: 5e-3,
+        warmup_steps: 10,
+        ..Default::default()
+    };
+    let question = data.eval[0].prompt().to_vec();
+    let loaded = files.load(LoadOptions::default(), &device)?;
+    let tokenizer = loaded.tokenizer;
     let input = RunInput {
         model: loaded.model,
-        model_name: &args.model.display().to_string(),
+        model_name: "examples/finetune/model",
         train: data.train,
+        packing: data.packing,
         eval: data.eval,
         pad: tokenizer.pad.unwrap_or(0),
         device: &device,
-        output: &args.output,
+        layout: Layout::Folded,
+        output: Path::new("runs/finetune"),
     };
-    let progress = Box::new(Progress::new(options.steps));
-    let (model, report) = finetune(&options, input, vec![progress])?;
+    let observers: Vec<Box<dyn Observer>> =
+        vec![Box::new(Plain::new(options.steps)), Box::new(Movers)];
+    let (model, report) = finetune(&options, input, observers)?;
 
-    print_report(&report);
-    if !prompt.text.is_empty() {
-        println!("\nprompt   {}", prompt.text);
-        println!("before   {}", one_line(&sample_before));
-        println!("after    {}", one_line(&sample(&model, tokenizer, prompt)?));
-    }
-    let output = args.output.display();
-    println!("\nadapter  {output}/adapter (PEFT files; gates and ranks beside them)");
-    println!("metrics  {output}/metrics.jsonl, {output}/ranks.jsonl");
-    println!("go on    cargo run --release -p finetune -- --data YOUR.jsonl --output runs/mine");
+    println!(
+        "eval loss {:.4} → {:.4}",
+        report.before.loss, report.after.loss
+    );
+    println!("{}", report.ranks);
+    let answer = generate_text(&model, &tokenizer, &question, Sampling::default())?;
+    println!(
+        "asked    {}\nanswers  {answer}",
+        tokenizer.decode(&question)?
+    );
     Ok(())
 }
 
-fn read_template(path: &Path, tokenizer: &TextTokenizer) -> Result<ChatTemplate> {
-    let source = std::fs::read_to_string(path)
-        .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-    let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-    let eos = tokenizer.eos.first().copied();
-    Ok(ChatTemplate::new(source, token(tokenizer.bos), token(eos))?)
-}
+/// Says which layers gained in every rank update.
+struct Movers;
 
-/// Rows to train and to evaluate on, and a prompt to try.
-struct Data {
-    train: Vec<Sample>,
-    eval: Vec<Sample>,
-    train_report: String,
-    eval_report: String,
-    prompt: Prompt,
-}
-
-#[derive(Default)]
-struct Prompt {
-    text: String,
-    ids: Vec<u32>,
-}
-
-impl Data {
-    fn read(args: &Args, files: &ModelFiles, options: &TrainOptions) -> Result<Self> {
-        let encoder = Encoder {
-            tokenizer: &files.tokenizer,
-            template: files.template.as_ref(),
-            max_length: options.max_length,
-            train_on: options.train_on,
-        };
-        let document = read_documents(&args.data)?;
-        let (mut train, report) = encoder.encode(&args.data, &document)?;
-        let mut train_report = report.to_string();
-        let eval_path = args.eval_data();
-        let (mut eval, eval_report, eval_document) = match &eval_path {
-            Some(path) => {
-                let eval_document = read_documents(path)?;
-                let (rows, report) = encoder.encode(path, &eval_document)?;
-                (rows, report.to_string(), eval_document)
-            }
-            None => {
-                let held_out = (train.len() / 10).clamp(1, args.eval_rows.max(1));
-                anyhow::ensure!(
-                    train.len() > held_out,
-                    "{}: holds {} sample; training and evaluation need one each \
-                     (or give --eval-data)",
-                    args.data.display(),
-                    train.len()
-                );
-                train_report += &format!("; the last {held_out} are held out");
-                (
-                    train.split_off(train.len() - held_out),
-                    "held out".into(),
-                    document,
-                )
-            }
-        };
-        let eval_report = match eval.len() > args.eval_rows {
-            true => format!("{eval_report}; the first {} are used", args.eval_rows),
-            false => eval_report,
-        };
-        eval.truncate(args.eval_rows.max(1));
-        let prompt = Prompt::new(&eval_document, &encoder)?;
-        Ok(Self {
-            train,
-            eval,
-            train_report,
-            eval_report,
-            prompt,
-        })
+impl Observer for Movers {
+    fn ranks_moved(&mut self, update: &RankUpdate) -> Result<(), TrainError> {
+        for change in update.plan.changes.iter().filter(|change| change.added > 0) {
+            println!("  step {}: {} + {}", update.step, change.path, change.added);
+        }
+        Ok(())
     }
 }
 
-impl Prompt {
-    /// The first question of the evaluation data, as the model reads it.
-    fn new(document: &Document, encoder: &Encoder<'_>) -> Result<Self> {
-        let (Document::Chat(conversations), Some(template)) = (document, encoder.template) else {
-            return Ok(Self::default());
-        };
-        let Some(first) = conversations.first() else {
-            return Ok(Self::default());
-        };
-        let turns = first
-            .messages
-            .iter()
-            .take_while(|message| message.role != Role::Assistant);
-        let turns: Vec<_> = turns.cloned().collect();
-        let text = turns
-            .last()
-            .map(|message| message.content.clone())
-            .unwrap_or_default();
-        let ids = encoder.tokenizer.encode(&template.render(&turns, true)?)?;
-        Ok(Self { text, ids })
-    }
-}
-
-fn sample(model: &CausalLm, tokenizer: &TextTokenizer, prompt: &Prompt) -> Result<String> {
-    if prompt.ids.is_empty() {
-        return Ok(String::new());
-    }
-    let sampling = Sampling {
-        max_new_tokens: 40,
-        ..Default::default()
-    };
-    Ok(generate_text(model, tokenizer, &prompt.ids, sampling)?)
-}
-
-fn print_report(report: &RunReport) {
-    let RunReport {
-        before,
-        after,
-        ranks,
-        updates,
-        parameters,
-        tokens,
-        seconds,
-        ..
-    } = report;
-    println!("\neval loss   {:.4} → {:.4}", before.loss, after.loss);
-    println!(
-        "perplexity  {:.2} → {:.2}",
-        before.perplexity, after.perplexity
-    );
-    let [first, last] = parameters;
-    println!("parameters  {first} → {last} in adapters");
-    println!(
-        "training    {tokens} tokens in {seconds:.0} s, {:.0} tokens/s",
-        *tokens as f64 / seconds.max(1e-9)
-    );
-    println!(
-        "\nranks after {} updates (change from the start)\n{ranks}",
-        updates.len()
-    );
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// A path beside this example's manifest.
+fn beside(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
