@@ -1,5 +1,8 @@
 //! The command line. Options that a library documents take their help from its documentation.
 
+// The comments are the program's help: their brackets are read by people, not by rustdoc.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};

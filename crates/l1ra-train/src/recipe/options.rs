@@ -36,6 +36,8 @@ pub struct Recipe {
 }
 
 /// The model to fine-tune.
+// The brackets of `[@revision]` are read by people, in the help of a program, not by rustdoc.
+#[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelOptions {
