@@ -58,7 +58,7 @@ fn the_repository_s_own_model() {
               padding 33.0 % of the tokens in batches of 16
     eval      200 samples, 10645 tokens, 5905 targets; 30 to 99 tokens a sample, half of them up to 53, 95 % up to 74
     steps     400 of 16 rows, 2.13 epochs; warm-up 10, lr 5e-3, cosine
-    memory    peak 371 MB predicted
+    memory    peak 373 MB predicted
     time      …
     ");
 }
