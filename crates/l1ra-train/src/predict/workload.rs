@@ -10,8 +10,6 @@ use l1ra_models::{
     ModelConfig,
     weights::{RandomWeights, Storage, StoredType, WeightSource, linear_paths},
 };
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::{error::TrainError, predict::source::WeightsFrom};
@@ -90,20 +88,6 @@ impl MicroBatch {
     /// The micro-batches of `rows` in their order: those of an evaluation.
     pub fn in_order(rows: &[RowShape], batch_size: usize) -> Vec<Self> {
         rows.chunks(batch_size.max(1)).map(Self::of).collect()
-    }
-
-    /// `count` micro-batches of `rows` as shuffling might give them, drawn from `seed`: epoch after
-    /// epoch, each in an order of its own. For a prediction that is as good as the run's own order.
-    pub fn shuffled(rows: &[RowShape], batch_size: usize, count: usize, seed: u64) -> Vec<Self> {
-        let mut generator = ChaCha8Rng::seed_from_u64(seed);
-        let mut order = rows.to_vec();
-        let mut batches = Vec::new();
-        while batches.len() < count && !rows.is_empty() {
-            order.shuffle(&mut generator);
-            batches.extend(Self::in_order(&order, batch_size));
-        }
-        batches.truncate(count);
-        batches
     }
 
     /// Positions that are computed, padding counted.
