@@ -1,12 +1,9 @@
 //! One decoder block: attention and MLP, each behind a norm and beside the residual stream.
 
 use burn::{module::Module, nn::RmsNorm, tensor::Tensor};
+use l1ra_ops::norm::rms_norm;
 
-use crate::{
-    attention::{Attention, Positions},
-    cache::KvCache,
-    mlp::Mlp,
-};
+use crate::{attention::Attention, cache::KvCache, mlp::Mlp, positions::Positions};
 
 /// A decoder block.
 #[derive(Module, Debug)]
@@ -29,13 +26,14 @@ impl Block {
         positions: &Positions,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<3> {
-        let attended =
-            self.self_attn
-                .forward(self.input_layernorm.forward(x.clone()), positions, cache);
-        let x = x + attended;
-        let transformed = self
-            .mlp
-            .forward(self.post_attention_layernorm.forward(x.clone()));
-        x + transformed
+        let normed = norm(&self.input_layernorm, x.clone());
+        let x = x + self.self_attn.forward(normed, positions, cache);
+        let normed = norm(&self.post_attention_layernorm, x.clone());
+        x + self.mlp.forward(normed)
     }
+}
+
+/// A norm of the model, as one operation where the device has kernels (`l1ra_ops::norm`).
+pub fn norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
+    rms_norm(x, &norm.gamma.val(), norm.epsilon)
 }

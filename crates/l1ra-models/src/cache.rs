@@ -1,12 +1,23 @@
 //! [`KvCache`]: keys and values of the tokens so far.
 
 use burn::tensor::Tensor;
+use l1ra_ops::AttentionCache;
 
-/// Keys and values of every block, `[batch, kv_heads, length, head_dim]`.
+/// Keys and values of every block.
 #[derive(Clone, Debug, Default)]
 pub struct KvCache {
-    layers: Vec<Option<(Tensor<4>, Tensor<4>)>>,
+    layers: Vec<Layer>,
     length: usize,
+    capacity: usize,
+}
+
+/// Keys and values of one block.
+#[derive(Clone, Debug)]
+enum Layer {
+    /// For attention by Burn's own operations, `[batch, kv_heads, length, head_dim]` each.
+    Tensors(Option<(Tensor<4>, Tensor<4>)>),
+    /// For attention by kernels on the host.
+    Host(AttentionCache),
 }
 
 impl KvCache {
@@ -25,6 +36,19 @@ impl KvCache {
         self.length == 0
     }
 
+    /// An empty cache with room for `tokens` of every row, made when the first are kept.
+    pub fn with_capacity(tokens: usize) -> Self {
+        Self {
+            capacity: tokens,
+            ..Self::default()
+        }
+    }
+
+    /// Tokens that there will be room for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Appends a block's keys and values and returns all of them.
     pub(crate) fn extend(
         &mut self,
@@ -32,18 +56,38 @@ impl KvCache {
         k: Tensor<4>,
         v: Tensor<4>,
     ) -> (Tensor<4>, Tensor<4>) {
-        if self.layers.len() <= layer {
-            self.layers.resize_with(layer + 1, || None);
-        }
-        let (k, v) = match self.layers[layer].take() {
+        let old = match self.layer(layer, || Layer::Tensors(None)) {
+            Layer::Tensors(old) => old.take(),
+            Layer::Host(_) => None,
+        };
+        let (k, v) = match old {
             Some((k_old, v_old)) => (
                 Tensor::cat(vec![k_old, k], 2),
                 Tensor::cat(vec![v_old, v], 2),
             ),
             None => (k, v),
         };
-        self.layers[layer] = Some((k.clone(), v.clone()));
+        self.layers[layer] = Layer::Tensors(Some((k.clone(), v.clone())));
         (k, v)
+    }
+
+    /// A block's keys and values on the host.
+    pub(crate) fn host(&mut self, layer: usize) -> &mut AttentionCache {
+        let place = self.layer(layer, || Layer::Host(AttentionCache::default()));
+        if let Layer::Tensors(_) = place {
+            *place = Layer::Host(AttentionCache::default());
+        }
+        match place {
+            Layer::Host(cache) => cache,
+            Layer::Tensors(_) => unreachable!("replaced above"),
+        }
+    }
+
+    fn layer(&mut self, layer: usize, new: impl Fn() -> Layer) -> &mut Layer {
+        if self.layers.len() <= layer {
+            self.layers.resize_with(layer + 1, new);
+        }
+        &mut self.layers[layer]
     }
 
     /// Counts the tokens of a forward, once all blocks have extended the cache.
@@ -60,9 +104,15 @@ impl KvCache {
             *self = Self::default();
             return;
         }
-        for (k, v) in self.layers.iter_mut().flatten() {
-            *k = k.clone().narrow(2, 0, length);
-            *v = v.clone().narrow(2, 0, length);
+        for layer in &mut self.layers {
+            match layer {
+                Layer::Host(cache) => cache.truncate(length),
+                Layer::Tensors(Some((k, v))) => {
+                    *k = k.clone().narrow(2, 0, length);
+                    *v = v.clone().narrow(2, 0, length);
+                }
+                Layer::Tensors(None) => {}
+            }
         }
         self.length = length;
     }

@@ -3,13 +3,22 @@
 use burn::{
     module::{Module, Param},
     nn::RmsNorm,
-    tensor::{FloatDType, Int, Tensor},
+    tensor::{Device, FloatDType, Int, Tensor},
 };
 use l1ra_core::{AdaptedLinear, AdaptedModule};
 
+use l1ra_ops::{
+    linear::{Linear, linears},
+    loss::{cross_entropy_sum, linear_cross_entropy},
+};
+
 use crate::{
-    attention::Positions, block::Block, cache::KvCache, config::ModelConfig,
-    rope::inverse_frequencies, segments::Segments,
+    block::{Block, norm},
+    cache::KvCache,
+    config::ModelConfig,
+    positions::Positions,
+    rope::inverse_frequencies,
+    segments::Segments,
 };
 
 /// The token embedding, frozen.
@@ -78,8 +87,13 @@ impl CausalLm {
         inspect: impl FnMut(&Tensor<3>),
     ) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let (inverse, window) = (&self.inverse_frequencies, self.config.sliding_window);
-        let positions = Positions::new(inverse, window, start, ids.dims()[1], &ids.device());
+        let positions = Positions::new(
+            &self.config,
+            &self.inverse_frequencies,
+            start,
+            ids.dims(),
+            &ids.device(),
+        );
         self.run(ids, &positions, cache, inspect)
     }
 
@@ -88,9 +102,16 @@ impl CausalLm {
     ///
     /// `ids` must have the shape [`Segments::dims`]; Burn panics on another.
     pub fn hidden_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
-        let (inverse, window) = (&self.inverse_frequencies, self.config.sliding_window);
-        let positions = Positions::packed(inverse, window, segments, &ids.device());
-        self.run(ids, &positions, None, |_| {})
+        self.run(
+            ids.clone(),
+            &self.packed_positions(segments, &ids.device()),
+            None,
+            |_| {},
+        )
+    }
+
+    fn packed_positions(&self, segments: &Segments, device: &Device) -> Positions {
+        Positions::packed(&self.config, &self.inverse_frequencies, segments, device)
     }
 
     fn run(
@@ -117,25 +138,37 @@ impl CausalLm {
         if let Some(cache) = cache {
             cache.advance(length);
         }
-        let x = self.model.norm.forward(x);
+        let x = norm(&self.model.norm, x);
         inspect(&x);
         x
     }
 
     /// Logits for hidden states `[.., hidden]`: `[.., vocabulary]`.
     pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
-        if let Some(head) = &self.lm_head {
-            return head.forward(hidden);
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => linears(hidden, &[self.tied_head()]),
         }
-        let weight = self.model.embed_tokens.weight.val(); // [vocabulary, hidden]
-        let mut shape = hidden.dims();
-        let rows = hidden.reshape([-1, self.config.hidden_size as isize]);
-        let dtype = FloatDType::from(weight.dtype());
-        shape[D - 1] = self.config.vocab_size;
-        rows.cast(dtype)
-            .matmul(weight.transpose())
-            .cast(FloatDType::F32)
-            .reshape(shape)
+    }
+
+    /// The embedding as a head, `[hidden, vocabulary]`.
+    fn tied_head(&self) -> Linear {
+        Linear {
+            weight: self.model.embed_tokens.weight.val().transpose(),
+            adapter: None,
+        }
+    }
+
+    /// Cross-entropy of `hidden [n, hidden]` against `targets [n]`, summed: `[1]`. Logits are never
+    /// made whole, unless the head has an adapter of its own.
+    pub fn loss_sum(&self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+        match &self.lm_head {
+            None => linear_cross_entropy(hidden, &self.tied_head().weight, targets),
+            Some(head) if head.adapter.is_none() && head.bias.is_none() => {
+                linear_cross_entropy(hidden, &head.weight.val(), targets)
+            }
+            Some(head) => cross_entropy_sum(head.forward(hidden), targets),
+        }
     }
 
     /// Logits `[batch, length, vocabulary]` for `ids [batch, length]`.

@@ -1,10 +1,8 @@
 //! The gated MLP: `down(silu(gate(x)) ∘ up(x))` (SwiGLU, arXiv 2002.05202).
 
-use burn::{
-    module::Module,
-    tensor::{Tensor, activation::silu},
-};
-use l1ra_core::AdaptedLinear;
+use burn::{module::Module, tensor::Tensor};
+use l1ra_core::{AdaptedLinear, forward_together};
+use l1ra_ops::swiglu::swiglu;
 
 /// MLP of one block.
 #[derive(Module, Debug)]
@@ -20,7 +18,7 @@ pub struct Mlp {
 impl Mlp {
     /// Output for `x [batch, length, hidden]`, the same shape.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.gate_proj.forward(x.clone())); // [batch, length, intermediate]
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        let gate_up = forward_together([&self.gate_proj, &self.up_proj], x); // [.., 2·intermediate]
+        self.down_proj.forward(swiglu(gate_up))
     }
 }

@@ -5,6 +5,7 @@
 use std::f64::consts::PI;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use l1ra_ops::Rotary;
 
 use crate::{
     config::{ModelConfig, RopeScaling},
@@ -56,32 +57,28 @@ pub struct RopeTables {
 }
 
 impl RopeTables {
-    /// Tables for positions `start .. start + length`: `[1, 1, length, head_dim]` each.
-    pub fn new(inverse: &[f32], start: usize, length: usize, device: &Device) -> Self {
-        let angles: Vec<f32> = (start..start + length)
-            .flat_map(|position| inverse.iter().map(move |f| position as f32 * f))
-            .collect();
-        let table = |function: fn(f32) -> f32| {
-            let half: Vec<f32> = angles.iter().map(|angle| function(*angle)).collect();
+    /// Tables of `rotary`'s positions: `[1, 1, length, head_dim]` each.
+    pub fn new(rotary: &Rotary, device: &Device) -> Self {
+        let table = |half: &[f32]| {
             // HF repeats the half: the same angle turns feature i and feature i + d/2.
             let rows = half
-                .chunks(inverse.len())
+                .chunks(rotary.half)
                 .flat_map(|row| [row, row].concat())
                 .collect();
-            let shape = [1, 1, length, 2 * inverse.len()];
+            let shape = [1, 1, rotary.positions(), 2 * rotary.half];
             Tensor::from_data(TensorData::new::<f32, _>(rows, shape), device)
         };
         Self {
-            cos: table(f32::cos),
-            sin: table(f32::sin),
+            cos: table(&rotary.cos),
+            sin: table(&rotary.sin),
         }
     }
 
     /// Tables for packed rows, whose positions begin at 0 in every text:
     /// `[batch, 1, length, head_dim]` each.
-    pub fn packed(inverse: &[f32], segments: &Segments, device: &Device) -> Self {
+    pub fn packed(rotary: &Rotary, segments: &Segments, device: &Device) -> Self {
         let [batch, length] = segments.dims();
-        let plain = Self::new(inverse, 0, segments.longest(), device);
+        let plain = Self::new(rotary, device);
         let positions = TensorData::new(segments.positions(), [batch * length]);
         let positions = Tensor::<1, Int>::from_data(positions, device);
         let pick = |table: Tensor<4>| {

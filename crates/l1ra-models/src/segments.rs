@@ -42,6 +42,17 @@ impl Segments {
         lengths.flat_map(|length| 0..*length as i64).collect()
     }
 
+    /// Where every segment lies when rows follow each other.
+    pub(crate) fn ranges(&self) -> Vec<Range<usize>> {
+        let row = |(row, lengths): (usize, &Vec<usize>)| {
+            let start = row * self.length;
+            ranges(lengths)
+                .map(move |range| start + range.start..start + range.end)
+                .collect::<Vec<_>>()
+        };
+        self.rows.iter().enumerate().flat_map(row).collect()
+    }
+
     /// Added to the scores: 0 where query `i` sees key `j` (the same text, `i − window < j ≤ i`), −∞
     /// elsewhere; `[batch, length, length]`.
     pub(crate) fn mask(&self, window: Option<usize>) -> Vec<f32> {

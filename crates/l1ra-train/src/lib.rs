@@ -26,7 +26,6 @@ pub mod data;
 mod error;
 pub mod eval;
 pub mod job;
-pub mod loss;
 pub mod memory;
 pub mod model;
 pub mod observe;

@@ -12,7 +12,7 @@ use burn::{
 };
 use l1ra_models::CausalLm;
 
-use crate::{callback::RankCallback, data::TokenBatch, loss::cross_entropy_sum};
+use crate::{callback::RankCallback, data::TokenBatch};
 
 /// What one forward gives: the loss summed over targets, and their number.
 #[derive(Clone, Debug)]
@@ -80,7 +80,8 @@ impl FineTune {
         Self { reduction, ..self }
     }
 
-    /// The loss of a batch. Logits are made for rows with a target only.
+    /// The loss of a batch. Rows without a target are not multiplied with the head, and logits are
+    /// never whole ([`CausalLm::loss_sum`]).
     pub fn loss(&self, batch: TokenBatch) -> LossOutput {
         let TokenBatch {
             ids,
@@ -98,7 +99,7 @@ impl FineTune {
                     None => self.lm.hidden(ids, None),
                 };
                 let hidden = hidden.flatten::<2>(0, 1); // [tokens, hidden]
-                cross_entropy_sum(self.lm.logits(hidden.select(0, rows)), targets)
+                self.lm.loss_sum(hidden.select(0, rows), targets)
             }
             _ => Tensor::zeros([1], &device),
         };

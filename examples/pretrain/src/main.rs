@@ -20,11 +20,11 @@ use burn::{
     tensor::{Device, FloatDType, Int, Tensor, TensorData},
 };
 use clap::Parser;
+use l1ra_models::ops::loss::cross_entropy_sum;
 use l1ra_models::{
     CausalLm, ModelConfig,
     weights::{RandomWeights, Storage, build_model, save_weights},
 };
-use l1ra_train::loss::cross_entropy_sum;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};

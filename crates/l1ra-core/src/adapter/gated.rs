@@ -83,17 +83,18 @@ impl GatedLora {
         self.lora_c.val().dims()[0]
     }
 
-    /// Side path for `x [tokens, d_in]`: `[tokens, d_out]`.
+    /// A, gates times scale, and B: the adapter's part of [`l1ra_ops::linear`].
     ///
     /// The scale is folded into the gates, which costs `r` products in place of `tokens · d_out`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn operand(&self) -> (Tensor<2>, Tensor<1>, Tensor<2>) {
         let gates = self.lora_c.val() * self.lora_scale.val(); // [r]
-        op::gated_lora(
-            self.dropout.forward(x),
-            self.lora_a.val(),
-            gates,
-            self.lora_b.val(),
-        )
+        (self.lora_a.val(), gates, self.lora_b.val())
+    }
+
+    /// Side path for `x [tokens, d_in]`: `[tokens, d_out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let (a, gates, b) = self.operand();
+        op::gated_lora(self.dropout.forward(x), a, gates, b)
     }
 
     /// Dense update `ΔW = s · (A ∘ c)·B`, `[d_in, d_out]`, outside the autodiff graph.

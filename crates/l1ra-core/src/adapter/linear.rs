@@ -2,9 +2,10 @@
 
 use burn::{
     module::{Module, Param},
-    nn::Linear,
-    tensor::{DType, FloatDType, Tensor},
+    nn,
+    tensor::{FloatDType, Tensor},
 };
+use l1ra_ops::linear::{Linear, linears};
 
 use crate::adapter::GatedLora;
 
@@ -16,7 +17,8 @@ use crate::adapter::GatedLora;
 /// ```
 ///
 /// `W` and `b` carry no gradient. `W` may be stored in bf16 or f16 while `x` and the adapter are
-/// f32: the product is then taken in the weight's type and cast back.
+/// f32: where the backend has kernels of ours the weight is widened in registers, elsewhere the product
+/// is taken in the weight's type and cast back.
 #[derive(Module, Debug)]
 pub struct AdaptedLinear {
     /// Frozen `W`, `[d_in, d_out]`.
@@ -46,7 +48,7 @@ impl AdaptedLinear {
 
     /// Freezes a Burn layer; adapters are put on with
     /// [`attach_adapters`](crate::attach_adapters).
-    pub fn from_linear(linear: Linear) -> Self {
+    pub fn from_linear(linear: nn::Linear) -> Self {
         Self {
             weight: linear.weight.set_require_grad(false),
             bias: linear.bias.map(|bias| bias.set_require_grad(false)),
@@ -61,18 +63,33 @@ impl AdaptedLinear {
 
     /// `y [.., d_out]` for `x [.., d_in]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let [d_in, d_out] = self.dims();
-        let mut shape = x.dims();
-        let x = x.reshape([-1, d_in as isize]); // [tokens, d_in]
-        let mut y = frozen_matmul(x.clone(), self.weight.val()); // [tokens, d_out]
+        forward_together([self], x)
+    }
+
+    /// The layer without its bias, as an operand of [`linears`]; without its adapter too where that
+    /// looks at another input than the weight does.
+    fn operand(&self, dropped: bool) -> Linear {
+        let adapter = self.adapter.as_ref().filter(|_| !dropped);
+        Linear {
+            weight: self.weight.val(),
+            adapter: adapter.map(GatedLora::operand),
+        }
+    }
+
+    /// What the operation left out of `y`, added.
+    fn finish<const D: usize>(&self, y: Tensor<D>, x: &Tensor<D>, dropped: bool) -> Tensor<D> {
+        let mut y = y;
         if let Some(bias) = &self.bias {
             y = y + bias.val().cast(FloatDType::from(x.dtype())).unsqueeze();
         }
-        if let Some(adapter) = &self.adapter {
-            y = y + adapter.forward(x);
+        if let Some(adapter) = self.adapter.as_ref().filter(|_| dropped) {
+            let [d_in, d_out] = self.dims();
+            let side = adapter.forward(x.clone().reshape([-1, d_in as isize]));
+            let mut shape = x.dims();
+            shape[D - 1] = d_out;
+            y = y + side.reshape(shape);
         }
-        shape[D - 1] = d_out;
-        y.reshape(shape)
+        y
     }
 
     /// Folds the adapter into the weight, `W ← W + ΔW`, summed in f32 and stored in the weight's
@@ -96,19 +113,46 @@ impl AdaptedLinear {
     }
 }
 
-impl From<Linear> for AdaptedLinear {
-    fn from(linear: Linear) -> Self {
+impl From<nn::Linear> for AdaptedLinear {
+    fn from(linear: nn::Linear) -> Self {
         Self::from_linear(linear)
     }
 }
 
-/// `x·W` in the weight's type, the result in `x`'s.
-fn frozen_matmul(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    let dtype: DType = x.dtype();
-    if dtype == weight.dtype() {
-        return x.matmul(weight);
+/// The outputs of layers that share their input, side by side: `[.., Σ d_out]` for `x [.., d_in]`.
+///
+/// One operation, which keeps x once (see [`l1ra_ops::linear`]). With dropout the adapters see another
+/// x than the weights, and are operations of their own.
+pub fn forward_together<const D: usize, const N: usize>(
+    layers: [&AdaptedLinear; N],
+    x: Tensor<D>,
+) -> Tensor<D> {
+    let drops = |layer: &AdaptedLinear| {
+        let adapter = layer.adapter.as_ref();
+        adapter.is_some_and(|adapter| adapter.dropout.prob > 0.0) && x.is_autodiff()
+    };
+    let dropped = layers.map(drops);
+    let operands: Vec<Linear> = layers
+        .iter()
+        .zip(dropped)
+        .map(|(layer, dropped)| layer.operand(dropped))
+        .collect();
+    let plain = layers
+        .iter()
+        .zip(dropped)
+        .all(|(layer, dropped)| layer.bias.is_none() && !dropped);
+    if plain {
+        return linears(x, &operands);
     }
-    x.cast(FloatDType::from(weight.dtype()))
-        .matmul(weight)
-        .cast(FloatDType::from(dtype))
+    let each = |((layer, operand), dropped): ((&&AdaptedLinear, &Linear), bool)| {
+        let y = linears(x.clone(), std::slice::from_ref(operand));
+        layer.finish(y, &x, dropped)
+    };
+    let outputs: Vec<Tensor<D>> = layers
+        .iter()
+        .zip(&operands)
+        .zip(dropped)
+        .map(each)
+        .collect();
+    Tensor::cat(outputs, D - 1)
 }

@@ -5,7 +5,7 @@ mod linear;
 pub mod op;
 
 pub use gated::GatedLora;
-pub use linear::{AdaptedLinear, Unmerge};
+pub use linear::{AdaptedLinear, Unmerge, forward_together};
 
 use std::collections::BTreeMap;
 

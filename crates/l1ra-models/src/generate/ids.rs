@@ -92,12 +92,13 @@ impl<'a> Generation<'a> {
             let tokens = prompt.len();
             return Err(ModelError::PromptTooLong { tokens, context });
         }
+        let limit = sampling.max_new_tokens.min(context - prompt.len());
         Ok(Self {
             model,
             generator: ChaCha8Rng::seed_from_u64(sampling.seed),
-            limit: sampling.max_new_tokens.min(context - prompt.len()),
+            limit,
             sampling,
-            cache: Some(KvCache::new()),
+            cache: Some(KvCache::with_capacity(prompt.len() + limit)),
             tokens: prompt.to_vec(),
             prompt: prompt.len(),
             fed: 0,

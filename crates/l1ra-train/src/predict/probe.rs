@@ -16,8 +16,8 @@ use l1ra_core::{
 };
 use l1ra_models::{
     CausalLm, ModelConfig, ModelError,
-    attention::Positions,
-    block::Block,
+    block::{Block, norm},
+    positions::Positions,
     rope::inverse_frequencies,
     weights::{RandomWeights, Storage, StoredTensor, StoredType, WeightSource, build_model},
 };
@@ -25,7 +25,6 @@ use l1ra_models::{
 use crate::{
     clip::scale_and_clip,
     error::TrainError,
-    loss::cross_entropy_sum,
     predict::{time::BlockKind, workload::Workload},
 };
 
@@ -151,10 +150,10 @@ impl<'a> Probe<'a> {
         (sum + count / 2) / count
     }
 
-    fn positions(&self, length: usize) -> Positions {
+    fn positions(&self, rows: usize, length: usize) -> Positions {
         let config = &self.workload.config;
         let inverse = inverse_frequencies(config);
-        Positions::new(&inverse, config.sliding_window, 0, length, &self.device)
+        Positions::new(config, &inverse, 0, [rows, length], &self.device)
     }
 
     fn activations(&self, rows: usize, length: usize) -> Tensor<3> {
@@ -201,7 +200,7 @@ impl<'a> Probe<'a> {
         length: usize,
     ) -> Result<f64, TrainError> {
         let block = self.block(kind)?;
-        let positions = self.positions(length);
+        let positions = self.positions(rows, length);
         let x = self.activations(rows, length);
         self.median(|| {
             if kind == BlockKind::Frozen {
@@ -235,9 +234,9 @@ impl<'a> Probe<'a> {
         let (picked, wanted) = (indices(spread(tokens)), indices(spread(vocabulary)));
         self.median(|| {
             let x = x.clone().detach().require_grad();
-            let hidden = model.model.norm.forward(x).flatten::<2>(0, 1);
-            let logits = model.logits(hidden.select(0, picked.clone()));
-            cross_entropy_sum(logits, wanted.clone()).backward();
+            let hidden = norm(&model.model.norm, x).flatten::<2>(0, 1);
+            let loss = model.loss_sum(hidden.select(0, picked.clone()), wanted.clone());
+            loss.backward();
         })
     }
 
@@ -256,7 +255,7 @@ impl<'a> Probe<'a> {
         let mut block = Some(self.block(BlockKind::Adapted)?);
         let mut optimizer: ModuleOptimizer =
             adapter_optimizer(&self.workload.options, &AdamEConfig::default());
-        let (x, positions) = (self.activations(1, 1), self.positions(1));
+        let (x, positions) = (self.activations(1, 1), self.positions(1, 1));
         let grads = |block: &Block| {
             let grads = block.forward(x.clone(), &positions, None).sum().backward();
             GradientsParams::from_grads(grads, block)

@@ -1,0 +1,142 @@
+//! The backward of one key/value head.
+
+use std::ops::Range;
+
+use super::head::{Buffers, Head};
+use crate::{gemm::tile::Strip, math, share::Disjoint};
+
+/// What the forward left, and the gradient that comes in.
+pub(super) struct Saved<'a> {
+    pub(super) d_out: &'a [f32],
+    pub(super) out: &'a [f32],
+    pub(super) lse: &'a [f32],
+    pub(super) stride: usize,
+}
+
+impl Head<'_> {
+    pub(super) fn backward(&self, d_qkv: Disjoint<'_>, saved: &Saved<'_>, buffers: &mut Buffers) {
+        let (d, length) = (self.shape.head_dim, self.length());
+        let keys_over_features = self.panels_over_features(&self.keys);
+        let keys_over_tokens = self.panels_over_tokens(&self.keys);
+        let values_over_features = self.panels_over_features(&self.values);
+        let mut d_keys = vec![0.0_f32; length * d];
+        let mut d_values = vec![0.0_f32; length * d];
+        let mut d_head = vec![0.0_f32; length * d];
+        let mut d_scores = Vec::new();
+        for head in self.query_heads() {
+            self.gather_queries(head, &mut buffers.queries);
+            self.gather(saved.d_out, head, &mut d_head);
+            let queries_over_tokens = self.panels_over_tokens(&buffers.queries);
+            let d_head_over_tokens = self.panels_over_tokens(&d_head);
+            let products = self.dots(saved, head);
+            let lse = &saved.lse[head * saved.stride + self.sequence.start..][..length];
+            for block in self.query_blocks() {
+                let keys = self.visible(&block);
+                let Buffers {
+                    queries,
+                    scores,
+                    result,
+                } = &mut *buffers;
+                self.scores(scores, queries, &block, &keys_over_features, &keys);
+                self.scores(&mut d_scores, &d_head, &block, &values_over_features, &keys);
+                self.slopes(scores, &mut d_scores, &block, &keys, [lse, &products]);
+                let shape = [keys.len(), d];
+                let part = keys.start * d..keys.end * d;
+                let columns = |matrix: &[f32]| Strip {
+                    start: matrix.as_ptr(),
+                    row: 1,
+                    column: keys.len(),
+                    len: block.len(),
+                };
+                let d_values = &mut d_values[part.clone()];
+                d_head_over_tokens.multiply_part(d_values, columns(scores), &block, shape, true);
+                let d_keys = &mut d_keys[part];
+                queries_over_tokens.multiply_part(d_keys, columns(&d_scores), &block, shape, true);
+                result.resize(block.len() * d, 0.0);
+                keys_over_tokens.multiply_rows(result, &d_scores, &keys, [block.len(), d]);
+                self.scatter(
+                    d_qkv,
+                    result,
+                    block.start,
+                    head,
+                    Some(1.0 / (d as f32).sqrt()),
+                );
+            }
+        }
+        let at = self.shape.heads + self.kv_head;
+        self.scatter(d_qkv, &d_keys, 0, at, Some(1.0));
+        self.scatter(d_qkv, &d_values, 0, at + self.shape.kv_heads, None);
+    }
+
+    /// A head's part of `[tokens, heads·d]`, as `[length, d]`.
+    fn gather(&self, matrix: &[f32], head: usize, out: &mut [f32]) {
+        let (d, width) = (self.shape.head_dim, self.shape.output_width());
+        for (token, out) in self.sequence.clone().zip(out.chunks_exact_mut(d)) {
+            out.copy_from_slice(&matrix[token * width + head * d..][..d]);
+        }
+    }
+
+    /// `Σ do∘o` of every query.
+    fn dots(&self, saved: &Saved<'_>, head: usize) -> Vec<f32> {
+        let (d, width) = (self.shape.head_dim, self.shape.output_width());
+        let dot = |token: usize| {
+            let at = token * width + head * d..token * width + (head + 1) * d;
+            math::sum_pairs(&saved.out[at.clone()], &saved.d_out[at], |a, b| a * b)
+        };
+        self.arch
+            .dispatch(|| self.sequence.clone().map(dot).collect())
+    }
+
+    /// Scores become probabilities, `d_scores` (which hold `dP`) become `P∘(dP − D)`.
+    fn slopes(
+        &self,
+        scores: &mut [f32],
+        d_scores: &mut [f32],
+        block: &Range<usize>,
+        keys: &Range<usize>,
+        [lse, products]: [&[f32]; 2],
+    ) {
+        self.arch.dispatch(|| {
+            let lines = scores
+                .chunks_exact_mut(keys.len())
+                .zip(d_scores.chunks_exact_mut(keys.len()));
+            for (query, (p, ds)) in block.clone().zip(lines) {
+                let seen = self.seen(query, keys);
+                for line in [&mut *p, &mut *ds] {
+                    line[..seen.start].fill(0.0);
+                    line[seen.end..].fill(0.0);
+                }
+                let (lse, product) = (lse[query], products[query]);
+                for (p, ds) in p[seen.clone()].iter_mut().zip(&mut ds[seen]) {
+                    *p = math::exp(*p - lse);
+                    *ds = *p * (*ds - product);
+                }
+            }
+        });
+    }
+
+    /// Writes `matrix [rows, d]` into the head `at` of the gradient, for tokens from `first`, turned
+    /// back and scaled where `scale` is given.
+    fn scatter(
+        &self,
+        d_qkv: Disjoint<'_>,
+        matrix: &[f32],
+        first: usize,
+        at: usize,
+        scale: Option<f32>,
+    ) {
+        let d = self.shape.head_dim;
+        self.arch.dispatch(|| {
+            for (row, line) in matrix.chunks_exact(d).enumerate() {
+                let position = first + row;
+                let token = self.sequence.start + position;
+                // SAFETY: heads and sequences have tokens and columns of their own.
+                let out = unsafe { d_qkv.slice(token * self.shape.input_width() + at * d, d) };
+                match scale {
+                    Some(scale) => self.rotary.rotate_back(out, line, position, scale),
+                    None => out.copy_from_slice(line),
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,320 @@
+//! One key/value head of one sequence, and the query heads that it serves.
+
+use std::ops::Range;
+
+use pulp::Arch;
+
+use super::Shape;
+use crate::{
+    gemm::{
+        Right,
+        tile::{Strip, Tiles},
+    },
+    math, pack,
+    rope::Rotary,
+    share::Disjoint,
+};
+
+/// Bytes of scores that exist at once.
+const SCORE_BYTES: usize = 192 << 10;
+
+/// Room for a head's matrices, kept from one to the next.
+#[derive(Default)]
+pub(super) struct Buffers {
+    pub(super) queries: Vec<f32>,
+    pub(super) scores: Vec<f32>,
+    pub(super) result: Vec<f32>,
+}
+
+pub(super) struct Head<'a> {
+    pub(super) shape: &'a Shape,
+    pub(super) rotary: &'a Rotary,
+    pub(super) qkv: &'a [f32],
+    pub(super) sequence: Range<usize>,
+    pub(super) kv_head: usize,
+    pub(super) tiles: Tiles,
+    pub(super) arch: Arch,
+    /// Rotated keys, `[length, d]`.
+    pub(super) keys: Vec<f32>,
+    /// Values, `[length, d]`.
+    pub(super) values: Vec<f32>,
+}
+
+impl<'a> Head<'a> {
+    pub(super) fn new(
+        shape: &'a Shape,
+        rotary: &'a Rotary,
+        qkv: &'a [f32],
+        sequence: Range<usize>,
+        kv_head: usize,
+        tiles: Tiles,
+    ) -> Self {
+        let (d, length) = (shape.head_dim, sequence.len());
+        let mut keys = vec![0.0; length * d];
+        let mut values = vec![0.0; length * d];
+        let arch = Arch::new();
+        arch.dispatch(|| {
+            let lines = keys.chunks_exact_mut(d).zip(values.chunks_exact_mut(d));
+            for (position, (key, value)) in lines.enumerate() {
+                let line = &qkv[(sequence.start + position) * shape.input_width()..];
+                let at = (shape.heads + kv_head) * d;
+                rotary.rotate(key, &line[at..at + d], position, 1.0);
+                let at = at + shape.kv_heads * d;
+                value.copy_from_slice(&line[at..at + d]);
+            }
+        });
+        Self {
+            shape,
+            rotary,
+            qkv,
+            sequence,
+            kv_head,
+            tiles,
+            arch,
+            keys,
+            values,
+        }
+    }
+
+    pub(super) fn length(&self) -> usize {
+        self.sequence.len()
+    }
+
+    /// The query heads that this head serves.
+    pub(super) fn query_heads(&self) -> Range<usize> {
+        let group = self.shape.heads / self.shape.kv_heads;
+        self.kv_head * group..(self.kv_head + 1) * group
+    }
+
+    /// Queries of a head, rotated and scaled by 1/√d, into `queries [length, d]`.
+    pub(super) fn gather_queries(&self, head: usize, queries: &mut Vec<f32>) {
+        let d = self.shape.head_dim;
+        queries.resize(self.length() * d, 0.0);
+        let scale = 1.0 / (d as f32).sqrt();
+        self.arch.dispatch(|| {
+            for (position, query) in queries.chunks_exact_mut(d).enumerate() {
+                let at = (self.sequence.start + position) * self.shape.input_width() + head * d;
+                self.rotary
+                    .rotate(query, &self.qkv[at..at + d], position, scale);
+            }
+        });
+    }
+
+    /// Queries whose scores exist at once, in order.
+    pub(super) fn query_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (length, rows) = (self.length(), self.tiles.rows());
+        let most = SCORE_BYTES / 4 / length.max(1);
+        let block = (most / rows * rows).clamp(rows, 8 * rows);
+        (0..length)
+            .step_by(block)
+            .map(move |start| start..(start + block).min(length))
+    }
+
+    /// Keys that a block of queries sees, begun at a whole panel.
+    pub(super) fn visible(&self, block: &Range<usize>) -> Range<usize> {
+        let first = match self.shape.window {
+            Some(window) => (block.start + 1).saturating_sub(window),
+            None => 0,
+        };
+        let width = self.tiles.columns();
+        first / width * width..block.end
+    }
+
+    /// The keys that one query sees, counted from the first of `keys`.
+    pub(super) fn seen(&self, query: usize, keys: &Range<usize>) -> Range<usize> {
+        let first = match self.shape.window {
+            Some(window) => (query + 1).saturating_sub(window).max(keys.start),
+            None => keys.start,
+        };
+        first - keys.start..query + 1 - keys.start
+    }
+
+    /// `matrix [length, d]` as the right side of a product that sums over features: `[d, length]`.
+    pub(super) fn panels_over_features(&self, matrix: &[f32]) -> Panels {
+        let d = self.shape.head_dim;
+        Panels::new(
+            self.tiles,
+            Right::rows(matrix, d).transpose(),
+            [d, self.length()],
+        )
+    }
+
+    /// `matrix [length, d]` as the right side of a product that sums over tokens.
+    pub(super) fn panels_over_tokens(&self, matrix: &[f32]) -> Panels {
+        let d = self.shape.head_dim;
+        Panels::new(self.tiles, Right::rows(matrix, d), [self.length(), d])
+    }
+
+    /// Scores of a block of queries against `keys`: `[block, keys]`, rows `keys.len()` apart.
+    pub(super) fn scores(
+        &self,
+        scores: &mut Vec<f32>,
+        left: &[f32],
+        block: &Range<usize>,
+        right: &Panels,
+        keys: &Range<usize>,
+    ) {
+        let d = self.shape.head_dim;
+        scores.resize(block.len() * keys.len(), 0.0);
+        let strip = Strip {
+            start: left[block.start * d..block.end * d].as_ptr(),
+            row: d,
+            column: 1,
+            len: d,
+        };
+        right.multiply_columns(scores, keys, block.len(), strip);
+    }
+
+    pub(super) fn forward(
+        &self,
+        out: Disjoint<'_>,
+        lse: Disjoint<'_>,
+        stride: usize,
+        buffers: &mut Buffers,
+    ) {
+        let d = self.shape.head_dim;
+        let keys_panels = self.panels_over_features(&self.keys);
+        let value_panels = self.panels_over_tokens(&self.values);
+        for head in self.query_heads() {
+            self.gather_queries(head, &mut buffers.queries);
+            for block in self.query_blocks() {
+                let keys = self.visible(&block);
+                let Buffers {
+                    queries,
+                    scores,
+                    result,
+                } = &mut *buffers;
+                self.scores(scores, queries, &block, &keys_panels, &keys);
+                // SAFETY: heads and sequences have tokens and columns of their own.
+                let lse = unsafe {
+                    lse.slice(
+                        head * stride + self.sequence.start + block.start,
+                        block.len(),
+                    )
+                };
+                self.softmax(scores, &block, &keys, lse);
+                result.resize(block.len() * d, 0.0);
+                value_panels.multiply_rows(result, scores, &keys, [block.len(), d]);
+                for (query, line) in block.zip(result.chunks_exact(d)) {
+                    let token = self.sequence.start + query;
+                    // SAFETY: as above.
+                    let out = unsafe { out.slice(token * self.shape.output_width() + head * d, d) };
+                    out.copy_from_slice(line);
+                }
+            }
+        }
+    }
+
+    /// Scores become probabilities; `lse` gets `log Σ e^S` of every query.
+    fn softmax(
+        &self,
+        scores: &mut [f32],
+        block: &Range<usize>,
+        keys: &Range<usize>,
+        lse: &mut [f32],
+    ) {
+        self.arch.dispatch(|| {
+            let lines = scores.chunks_exact_mut(keys.len());
+            for ((query, line), lse) in block.clone().zip(lines).zip(lse) {
+                let seen = self.seen(query, keys);
+                line[..seen.start].fill(0.0);
+                line[seen.end..].fill(0.0);
+                let line = &mut line[seen];
+                let max = math::max(line);
+                let sum = math::map_sum(line, |s| math::exp(s - max));
+                let inverse = 1.0 / sum;
+                line.iter_mut().for_each(|p| *p *= inverse);
+                *lse = max + sum.ln();
+            }
+        });
+    }
+}
+
+/// A packed right side.
+pub(super) struct Panels {
+    tiles: Tiles,
+    values: Vec<f32>,
+    depth: usize,
+}
+
+impl Panels {
+    fn new(tiles: Tiles, right: Right<'_>, [depth, n]: [usize; 2]) -> Self {
+        let width = tiles.columns();
+        let mut values = vec![0.0; n.div_ceil(width) * width * depth];
+        pack::panels(&mut values, width, [depth, 0, depth], right, 0, n);
+        Self {
+            tiles,
+            values,
+            depth,
+        }
+    }
+
+    /// `out [rows, columns]`: the left side by the columns `columns`, which begin at a panel.
+    pub(super) fn multiply_columns(
+        &self,
+        out: &mut [f32],
+        columns: &Range<usize>,
+        rows: usize,
+        strip: Strip,
+    ) {
+        let panels = &self.values[columns.start * self.depth..];
+        let n = columns.len();
+        assert!(out.len() >= rows * n, "output too short");
+        // SAFETY: checked here and by the slice above; the strip is the caller's.
+        unsafe {
+            self.tiles.run(
+                out.as_mut_ptr(),
+                n,
+                [rows, n],
+                &[strip],
+                panels,
+                self.depth,
+                false,
+            );
+        }
+    }
+
+    /// `out [rows, n]`: `left [rows, among]` by the rows `among` of the right side.
+    pub(super) fn multiply_rows(
+        &self,
+        out: &mut [f32],
+        left: &[f32],
+        among: &Range<usize>,
+        [rows, n]: [usize; 2],
+    ) {
+        let strip = Strip {
+            start: left.as_ptr(),
+            row: among.len(),
+            column: 1,
+            len: among.len(),
+        };
+        assert!(left.len() >= rows * among.len(), "left side too short");
+        self.multiply_part(out, strip, among, [rows, n], false);
+    }
+
+    /// As [`multiply_rows`](Self::multiply_rows) for any left side, added to what is there.
+    pub(super) fn multiply_part(
+        &self,
+        out: &mut [f32],
+        strip: Strip,
+        among: &Range<usize>,
+        [rows, n]: [usize; 2],
+        add: bool,
+    ) {
+        let panels = &self.values[among.start * self.tiles.columns()..];
+        assert!(out.len() >= rows * n && among.end <= self.depth, "lengths");
+        // SAFETY: checked above; the strip is the caller's. The last panel is read up to its row
+        // `among.end`, which lies within the values.
+        unsafe {
+            self.tiles.run(
+                out.as_mut_ptr(),
+                n,
+                [rows, n],
+                &[strip],
+                panels,
+                self.depth,
+                add,
+            );
+        }
+    }
+}

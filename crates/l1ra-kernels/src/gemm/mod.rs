@@ -1,0 +1,363 @@
+//! Sums of matrix products, `C ← [C +] Σ A·B`, in f32.
+//!
+//! The left sides are activations, the right sides weights. A term's right side is copied into
+//! panels of as many columns as two vector registers hold, widened to f32 on the way, and a tile of
+//! `C` stays in registers while the sum over `k` runs: first all of one term, then the next, so that
+//! a frozen product and its adapter's go through the output once.
+//!
+//! ```text
+//! y  = x·W   + (h∘g)·B            forward of an adapted layer
+//! dx = dy·Wᵀ + (dh∘g)·Aᵀ          its backward, for any number of layers that share x
+//! ```
+
+pub(crate) mod tile;
+
+use rayon::prelude::*;
+
+use crate::{
+    pack::{self, PANELS},
+    share::Disjoint,
+};
+use half::{bf16, f16};
+use tile::{Strip, Tiles};
+
+/// Rows of `k` that one panel holds: a strip of `A` and a panel of `B` stay in the first cache.
+const K_BLOCK: usize = 1024;
+/// Bytes of packed panels that one task holds: they stay in the second cache.
+const PANEL_BYTES: usize = 384 << 10;
+
+/// The stored values of a right side.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// f32.
+    F32(&'a [f32]),
+    /// bfloat16.
+    Bf16(&'a [bf16]),
+    /// IEEE half precision.
+    F16(&'a [f16]),
+}
+
+impl Values<'_> {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+            Self::F16(values) => values.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A matrix of f32 within a slice: element `(i, j)` is at `i · row + j · column`.
+#[derive(Clone, Copy, Debug)]
+pub struct Left<'a> {
+    /// The slice, beginning with element (0, 0).
+    pub values: &'a [f32],
+    /// Distance between rows.
+    pub row: usize,
+    /// Distance between columns.
+    pub column: usize,
+}
+
+impl<'a> Left<'a> {
+    /// Rows that lie one after the other, `width` long.
+    pub fn rows(values: &'a [f32], width: usize) -> Self {
+        Self {
+            values,
+            row: width,
+            column: 1,
+        }
+    }
+
+    /// The transpose of rows that are `width` long.
+    pub fn transposed(values: &'a [f32], width: usize) -> Self {
+        Self {
+            values,
+            row: 1,
+            column: width,
+        }
+    }
+}
+
+/// A matrix of stored values: element `(i, j)` is at `i · row + j · column`.
+#[derive(Clone, Copy, Debug)]
+pub struct Right<'a> {
+    /// The slice, beginning with element (0, 0).
+    pub values: Values<'a>,
+    /// Distance between rows.
+    pub row: usize,
+    /// Distance between columns.
+    pub column: usize,
+}
+
+impl<'a> Right<'a> {
+    /// Rows of f32 that lie one after the other, `width` long.
+    pub fn rows(values: &'a [f32], width: usize) -> Self {
+        Self {
+            values: Values::F32(values),
+            row: width,
+            column: 1,
+        }
+    }
+
+    /// The same matrix with rows and columns exchanged.
+    pub fn transpose(self) -> Self {
+        Self {
+            row: self.column,
+            column: self.row,
+            ..self
+        }
+    }
+
+    /// The matrix without its first columns.
+    fn skip_columns(self, columns: usize) -> Self {
+        let offset = columns * self.column;
+        Self {
+            values: match self.values {
+                Values::F32(values) => Values::F32(&values[offset..]),
+                Values::Bf16(values) => Values::Bf16(&values[offset..]),
+                Values::F16(values) => Values::F16(&values[offset..]),
+            },
+            ..self
+        }
+    }
+}
+
+/// One product of the sum: `A [m, k] · B [k, n]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Term<'a> {
+    /// `A`.
+    pub left: Left<'a>,
+    /// `B`.
+    pub right: Right<'a>,
+    /// What is summed over.
+    pub k: usize,
+}
+
+impl<'a> Term<'a> {
+    /// `left [m, k] · right [k, n]`.
+    pub fn new(left: Left<'a>, right: Right<'a>, k: usize) -> Self {
+        Self { left, right, k }
+    }
+}
+
+/// What becomes of the values that the output holds before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// They are overwritten.
+    Drop,
+    /// The products are added to them.
+    Add,
+}
+
+/// `out ← [out +] Σ A·B` for `out [m, n]`, whose rows are `row` apart.
+///
+/// # Panics
+/// If a slice is too short for its shape.
+pub fn sum_of_products(
+    out: &mut [f32],
+    row: usize,
+    [m, n]: [usize; 2],
+    terms: &[Term<'_>],
+    before: Before,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(
+        row >= n && out.len() >= (m - 1) * row + n,
+        "output too short"
+    );
+    for term in terms.iter().filter(|term| term.k > 0) {
+        let last = |rows: usize, columns: usize, row: usize, column: usize| {
+            (rows - 1) * row + (columns - 1) * column
+        };
+        let (left, right) = (term.left, term.right);
+        assert!(
+            left.values.len() > last(m, term.k, left.row, left.column),
+            "left side too short"
+        );
+        assert!(
+            right.values.len() > last(term.k, n, right.row, right.column),
+            "right side too short"
+        );
+    }
+    let blocks = blocks(terms);
+    if blocks.is_empty() {
+        if before == Before::Drop {
+            out.chunks_mut(row)
+                .take(m)
+                .for_each(|out| out[..n].fill(0.0));
+        }
+        return;
+    }
+    let tiles = Tiles::detect();
+    let grid = Grid::new([m, n], &blocks, tiles);
+    let out = Disjoint::new(out);
+    let task = |index: usize| {
+        let (rows, columns) = grid.task(index);
+        let part = Part {
+            rows,
+            columns,
+            before,
+        };
+        // SAFETY: tasks have ranges of rows and columns that do not overlap, within the shapes that
+        // were checked above.
+        unsafe { run(tiles, out, row, &blocks, &part) };
+    };
+    if grid.tasks() == 1 {
+        task(0);
+    } else {
+        (0..grid.tasks()).into_par_iter().for_each(task);
+    }
+}
+
+/// A part of a term that fits the caches: `k` from `from` to `from + len`.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    term: Term<'a>,
+    from: usize,
+    len: usize,
+}
+
+/// A group of consecutive blocks whose panels are held at once, `k` of `K_BLOCK` at most (and the
+/// small remainder of an adapter, which is not worth a pass of its own over the output).
+type Group<'a> = Vec<Block<'a>>;
+
+fn blocks<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut held = 0;
+    for term in terms.iter().filter(|term| term.k > 0) {
+        let parts = term.k.div_ceil(K_BLOCK);
+        let len = term.k.div_ceil(parts);
+        for from in (0..term.k).step_by(len) {
+            let len = len.min(term.k - from);
+            let block = Block {
+                term: *term,
+                from,
+                len,
+            };
+            let fits = held + len <= K_BLOCK + K_BLOCK / 4;
+            match groups.last_mut() {
+                Some(group) if fits => {
+                    group.push(block);
+                    held += len;
+                }
+                _ => {
+                    groups.push(vec![block]);
+                    held = len;
+                }
+            }
+        }
+    }
+    groups
+}
+
+/// How the output is cut into tasks.
+struct Grid {
+    shape: [usize; 2],
+    rows: usize,
+    columns: usize,
+}
+
+impl Grid {
+    fn new([m, n]: [usize; 2], blocks: &[Group<'_>], tiles: Tiles) -> Self {
+        let width = tiles.columns();
+        let depth = blocks
+            .iter()
+            .map(|group| group.iter().map(|block| block.len).sum::<usize>())
+            .max()
+            .unwrap_or(1);
+        let threads = rayon::current_num_threads();
+        let small = m * n * depth < 1 << 16;
+        let most = (PANEL_BYTES / (4 * depth * width)).max(1) * width;
+        let panels = n.div_ceil(width);
+        let parts = if small || threads == 1 {
+            n.div_ceil(most)
+        } else {
+            n.div_ceil(most).next_multiple_of(threads).min(panels)
+        };
+        let columns = panels.div_ceil(parts) * width;
+        let parts = n.div_ceil(columns);
+        // Rows are cut only where there are too few columns to go round.
+        let row_parts = if small || parts >= threads {
+            1
+        } else {
+            threads.div_ceil(parts).min(m.div_ceil(4 * tiles.rows()))
+        };
+        let rows = m.div_ceil(row_parts).next_multiple_of(tiles.rows());
+        Self {
+            shape: [m, n],
+            rows,
+            columns,
+        }
+    }
+
+    fn counts(&self) -> [usize; 2] {
+        let [m, n] = self.shape;
+        [m.div_ceil(self.rows), n.div_ceil(self.columns)]
+    }
+
+    fn tasks(&self) -> usize {
+        let [rows, columns] = self.counts();
+        rows * columns
+    }
+
+    fn task(&self, index: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let [m, n] = self.shape;
+        let [rows, _] = self.counts();
+        let (i, j) = (index % rows * self.rows, index / rows * self.columns);
+        (i..(i + self.rows).min(m), j..(j + self.columns).min(n))
+    }
+}
+
+/// A task's part of the output.
+struct Part {
+    rows: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
+    before: Before,
+}
+
+/// Computes a part.
+///
+/// # Safety
+/// `out` must hold the part, and nobody else may write there meanwhile.
+unsafe fn run(tiles: Tiles, out: Disjoint<'_>, row: usize, groups: &[Group<'_>], part: &Part) {
+    let width = tiles.columns();
+    let n = part.columns.len();
+    PANELS.with_borrow_mut(|panels| {
+        for (index, group) in groups.iter().enumerate() {
+            let depth: usize = group.iter().map(|block| block.len).sum();
+            panels.resize(n.div_ceil(width) * width * depth, 0.0);
+            let mut at = 0;
+            for block in group {
+                let right = block.term.right.skip_columns(part.columns.start);
+                pack::panels(panels, width, [depth, at, block.len], right, block.from, n);
+                at += block.len;
+            }
+            let add = index > 0 || part.before == Before::Add;
+            let lefts: Vec<Strip> = group
+                .iter()
+                .map(|block| Strip {
+                    start: unsafe {
+                        block.term.left.values.as_ptr().add(
+                            part.rows.start * block.term.left.row
+                                + block.from * block.term.left.column,
+                        )
+                    },
+                    row: block.term.left.row,
+                    column: block.term.left.column,
+                    len: block.len,
+                })
+                .collect();
+            let start = out.pointer(part.rows.start * row + part.columns.start);
+            let shape = [part.rows.len(), n];
+            unsafe { tiles.run(start, row, shape, &lefts, panels, depth, add) };
+        }
+    });
+}

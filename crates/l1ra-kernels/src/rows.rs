@@ -1,0 +1,77 @@
+//! Small things done to the rows of a matrix, shared among threads.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+/// Values that a task takes at least.
+const TASK: usize = 1 << 14;
+
+/// Rows of a task when a row has `width` values.
+pub(crate) fn per_task(width: usize) -> usize {
+    (TASK / width.max(1)).max(1)
+}
+
+/// Calls `act` with blocks of rows of `a` and `b` and the index of the first, in vector code.
+pub(crate) fn each_block(
+    (a, a_width): (&mut [f32], usize),
+    (b, b_width): (&mut [f32], usize),
+    act: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+) {
+    let rows = per_task(a_width.max(b_width));
+    let arch = Arch::new();
+    a.par_chunks_mut((rows * a_width).max(1))
+        .zip(b.par_chunks_mut((rows * b_width).max(1)))
+        .enumerate()
+        .for_each(|(index, (a, b))| arch.dispatch(|| act(index * rows, a, b)));
+}
+
+/// Calls `act` with blocks of rows of `out` and the index of the first, in vector code.
+pub(crate) fn each_block_of(out: &mut [f32], width: usize, act: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = per_task(width);
+    let arch = Arch::new();
+    out.par_chunks_mut((rows * width).max(1))
+        .enumerate()
+        .for_each(|(index, out)| arch.dispatch(|| act(index * rows, out)));
+}
+
+/// `out[i, j] = x[i, j] · g[j]`.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn scale_columns(out: &mut [f32], x: &[f32], g: &[f32]) {
+    let d = g.len();
+    assert!(
+        out.len() == x.len() && x.len().is_multiple_of(d.max(1)),
+        "lengths"
+    );
+    each_block_of(out, d, |first, out| {
+        let x = &x[first * d..];
+        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+            for ((out, x), g) in out.iter_mut().zip(x).zip(g) {
+                *out = x * g;
+            }
+        }
+    });
+}
+
+/// `Σᵢ a[i, j]·b[i, j]` of every column, in order.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn column_dots(a: &[f32], b: &[f32], d: usize) -> Vec<f32> {
+    assert!(
+        a.len() == b.len() && a.len().is_multiple_of(d.max(1)),
+        "lengths"
+    );
+    let mut sums = vec![0.0; d];
+    if d > 0 {
+        Arch::new().dispatch(|| {
+            for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
+                for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+                    *sum += a * b;
+                }
+            }
+        });
+    }
+    sums
+}

@@ -1,0 +1,32 @@
+//! The operations of a training step on Burn tensors.
+//!
+//! Each module has one public function that is right on every device. Where the tensor's backend
+//! implements the module's trait, the function is one operation with a backward written by hand;
+//! elsewhere it is a composition of Burn's own operations with Burn's backward. Values and gradients
+//! are the same to rounding.
+//!
+//! | module | operation | trait of a backend with kernels |
+//! |---|---|---|
+//! | [`linear`] | frozen linear layers that share an input, with their adapters | [`LinearKernels`](linear::LinearKernels) |
+//! | [`attention`] | rotary positions and causal attention | [`AttentionKernels`](attention::AttentionKernels) |
+//! | [`norm`] | RMS norm | [`NormKernels`](norm::NormKernels) |
+//! | [`swiglu`] | the MLP's gate | [`SwigluKernels`](swiglu::SwigluKernels) |
+//! | [`loss`] | last matrix product and cross-entropy, without logits | [`LossKernels`](loss::LossKernels) |
+//!
+//! `Flex`, Burn's CPU backend, implements all of them with `l1ra-kernels` (feature `flex`). A
+//! CubeCL kernel joins by implementing the trait for `CubeBackend` and a line in `route`.
+
+pub mod attention;
+#[cfg(feature = "flex")]
+mod flex;
+pub mod linear;
+pub mod loss;
+pub mod norm;
+mod route;
+pub mod swiglu;
+
+pub use l1ra_kernels::{
+    attention::{Cache as AttentionCache, Shape as AttentionShape},
+    rope::Rotary,
+};
+pub use route::has_kernels;

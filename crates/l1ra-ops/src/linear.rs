@@ -1,0 +1,300 @@
+//! Frozen linear layers that share an input, each perhaps with a gated low-rank adapter.
+//!
+//! ```text
+//! y_j = x·W_j + ((x·A_j) ∘ g_j)·B_j                     g = s · c
+//!
+//! h = x·A      dh = dy·Bᵀ      dg = Σₙ h∘dh     dB = (h∘g)ᵀ·dy     dA = xᵀ·(dh∘g)
+//! dx = Σ_j dy_j·W_jᵀ + (dh_j∘g_j)·A_jᵀ
+//! ```
+//!
+//! Between forward and backward x is kept once for all layers, and every `h [n, r]`. Nothing of the
+//! size of a weight is made or kept; weights are read as they are stored (f32, bf16, f16).
+
+use burn::{
+    backend::{
+        Backend,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+            grads,
+            ops::{Backward, Ops, OpsKind},
+        },
+        tensor::FloatTensor,
+    },
+    tensor::{DType, FloatDType, Tensor},
+};
+
+use crate::route::GraphTensor;
+
+/// One of the layers.
+#[derive(Clone, Debug)]
+pub struct Part<B: Backend> {
+    /// Frozen `W`, `[d_in, d_out]`.
+    pub weight: FloatTensor<B>,
+    /// Its adapter.
+    pub adapter: Option<Adapter<B>>,
+}
+
+/// An adapter's tensors.
+#[derive(Clone, Debug)]
+pub struct Adapter<B: Backend> {
+    /// `A`, `[d_in, r]`.
+    pub a: FloatTensor<B>,
+    /// Gates times scale, `[r]`.
+    pub g: FloatTensor<B>,
+    /// `B`, `[r, d_out]`.
+    pub b: FloatTensor<B>,
+}
+
+/// Which gradients are asked for, besides those of the adapters.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// That of the input.
+    pub x: bool,
+}
+
+/// Gradients of the input and of every layer's adapter.
+#[derive(Debug)]
+pub struct Gradients<B: Backend> {
+    /// `dx`, where it was wanted.
+    pub x: Option<FloatTensor<B>>,
+    /// One entry a layer.
+    pub adapters: Vec<Option<AdapterGradients<B>>>,
+}
+
+/// Gradients of an adapter.
+#[derive(Debug)]
+pub struct AdapterGradients<B: Backend> {
+    /// `dA`.
+    pub a: FloatTensor<B>,
+    /// `dg`.
+    pub g: FloatTensor<B>,
+    /// `dB`.
+    pub b: FloatTensor<B>,
+}
+
+/// A backend with kernels for the operation.
+pub trait LinearKernels: Backend {
+    /// `[.., Σ d_out]`, the layers' outputs side by side, and every adapter's `h [n, r]`.
+    fn forward(
+        x: &FloatTensor<Self>,
+        parts: &[Part<Self>],
+    ) -> (FloatTensor<Self>, Vec<Option<FloatTensor<Self>>>);
+
+    /// Gradients for `dy [.., Σ d_out]`.
+    fn backward(
+        dy: &FloatTensor<Self>,
+        x: &FloatTensor<Self>,
+        parts: &[Part<Self>],
+        low: &[Option<FloatTensor<Self>>],
+        wanted: Wanted,
+    ) -> Gradients<Self>;
+}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+#[derive(Clone, Debug)]
+struct Saved<B: Backend> {
+    x: FloatTensor<B>,
+    parts: Vec<Part<B>>,
+    low: Vec<Option<FloatTensor<B>>>,
+}
+
+/// Parents are x and then A, g, B of every layer; a layer without an adapter has x in their places.
+impl<B: LinearKernels, const N: usize> Backward<B, N> for LinearBackward {
+    type State = Saved<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        grads: &mut grads::Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let Saved { x, parts, low } = ops.state;
+        let dy = grads.consume::<B>(&ops.node);
+        let mut parents = ops.parents.into_iter();
+        let x_node = parents.next().flatten();
+        let wanted = Wanted {
+            x: x_node.is_some(),
+        };
+        let gradients = B::backward(&dy, &x, &parts, &low, wanted);
+        drop(dy);
+        for gradients in gradients.adapters {
+            let nodes = [parents.next(), parents.next(), parents.next()].map(Option::flatten);
+            let Some(AdapterGradients { a, g, b }) = gradients else {
+                continue;
+            };
+            for (node, gradient) in nodes.into_iter().zip([a, g, b]) {
+                if let Some(node) = node {
+                    grads.register::<B>(node.id, gradient);
+                }
+            }
+        }
+        if let (Some(node), Some(dx)) = (x_node, gradients.x) {
+            grads.register::<B>(node.id, dx);
+        }
+    }
+}
+
+/// A layer whose adapter may be in a graph.
+struct GraphPart<B: Backend> {
+    weight: FloatTensor<B>,
+    adapter: Option<[GraphTensor<B>; 3]>,
+}
+
+fn in_graph<B: LinearKernels, const N: usize>(
+    x: GraphTensor<B>,
+    parts: Vec<GraphPart<B>>,
+) -> GraphTensor<B> {
+    let nodes: [_; N] = std::array::from_fn(|i| {
+        let adapter = (i > 0)
+            .then(|| parts[(i - 1) / 3].adapter.as_ref())
+            .flatten();
+        adapter.map_or_else(|| x.node(), |adapter| adapter[(i - 1) % 3].node())
+    });
+    let inner = |part: GraphPart<B>| Part {
+        weight: part.weight,
+        adapter: part.adapter.map(|adapter| {
+            let [a, g, b] = adapter.map(|tensor| tensor.into_primitive());
+            Adapter { a, g, b }
+        }),
+    };
+    let prepared = Backward::<B, N>::prepare::<NoCheckpointing>(LinearBackward, nodes);
+    let x = x.into_primitive();
+    let parts: Vec<_> = parts.into_iter().map(inner).collect();
+    let (y, low) = B::forward(&x, &parts);
+    match prepared.compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => prepared.finish(Saved { x, parts, low }, y),
+        OpsKind::UnTracked(prepared) => prepared.finish(y),
+    }
+}
+
+/// One layer as tensors.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// `W`, `[d_in, d_out]`.
+    pub weight: Tensor<2>,
+    /// `A [d_in, r]`, gates times scale `[r]`, `B [r, d_out]`.
+    pub adapter: Option<(Tensor<2>, Tensor<1>, Tensor<2>)>,
+}
+
+/// The outputs of up to three layers side by side, `[.., Σ d_out]`, for `x [.., d_in]`.
+///
+/// Uses [`LinearKernels`] where the tensors' backend has them, the weights are frozen and stored in
+/// f32, bf16 or f16 and everything else is f32; [`composed`] elsewhere. Values and gradients are the
+/// same, except that the composition multiplies in the weight's type.
+///
+/// # Panics
+/// If shapes do not fit, as Burn's own operations do.
+pub fn linears<const D: usize>(x: Tensor<D>, layers: &[Linear]) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if crate::route::is_ready(&x) && (1..=3).contains(&layers.len()) {
+        let weights: Option<Vec<Tensor<2>>> = layers.iter().map(frozen).collect();
+        if let Some(weights) = weights {
+            check(&x, layers);
+            return on_flex(x, layers, weights);
+        }
+    }
+    composed(x, layers)
+}
+
+/// The weight of a layer that kernels can take.
+#[cfg(feature = "flex")]
+fn frozen(layer: &Linear) -> Option<Tensor<2>> {
+    let weight = crate::route::constant(&layer.weight)?;
+    let stored = matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
+    let adapter = layer.adapter.as_ref();
+    let single =
+        adapter.is_none_or(|(a, g, b)| [a.dtype(), g.dtype(), b.dtype()] == [DType::F32; 3]);
+    (stored && single).then_some(weight)
+}
+
+#[cfg(feature = "flex")]
+fn check<const D: usize>(x: &Tensor<D>, layers: &[Linear]) {
+    let d_in = x.dims()[D - 1];
+    for layer in layers {
+        let [rows, d_out] = layer.weight.dims();
+        assert_eq!(rows, d_in, "width of the input and rows of the weight");
+        if let Some((a, g, b)) = &layer.adapter {
+            let rank = g.dims()[0];
+            assert_eq!(
+                (a.dims(), b.dims()),
+                ([d_in, rank], [rank, d_out]),
+                "adapter's shapes"
+            );
+        }
+    }
+}
+
+#[cfg(feature = "flex")]
+fn on_flex<const D: usize>(x: Tensor<D>, layers: &[Linear], weights: Vec<Tensor<2>>) -> Tensor<D> {
+    use crate::flex::{graph_primitive, primitive, run};
+    use burn::backend::Flex;
+
+    let device = x.device();
+    let weights: Vec<_> = weights.into_iter().map(primitive).collect();
+    let plain = |x| {
+        let part = |(layer, weight): (&Linear, _)| Part {
+            weight,
+            adapter: layer.adapter.clone().map(|(a, g, b)| Adapter {
+                a: primitive(a),
+                g: primitive(g),
+                b: primitive(b),
+            }),
+        };
+        let parts: Vec<Part<Flex>> = layers.iter().zip(weights.clone()).map(part).collect();
+        <Flex as LinearKernels>::forward(&x, &parts).0
+    };
+    let graph = |x| {
+        let part = |(layer, weight): (&Linear, _)| GraphPart {
+            weight,
+            adapter: layer.adapter.clone().map(|(a, g, b)| {
+                let device = &device;
+                [
+                    graph_primitive(a.to_device(device)),
+                    graph_primitive(g.to_device(device)),
+                    graph_primitive(b.to_device(device)),
+                ]
+            }),
+        };
+        let parts: Vec<_> = layers.iter().zip(weights.clone()).map(part).collect();
+        match parts.len() {
+            1 => in_graph::<Flex, 4>(x, parts),
+            2 => in_graph::<Flex, 7>(x, parts),
+            _ => in_graph::<Flex, 10>(x, parts),
+        }
+    };
+    run(x, plain, graph)
+}
+
+/// The same by Burn's own operations, with Burn's own backward: the reference.
+pub fn composed<const D: usize>(x: Tensor<D>, layers: &[Linear]) -> Tensor<D> {
+    let mut shape = x.dims();
+    let x = x.reshape([-1, shape[D - 1] as isize]); // [n, d_in]
+    let each = |layer: &Linear| {
+        let y = product(x.clone(), layer.weight.clone());
+        match layer.adapter.clone() {
+            Some((a, g, b)) => y + (x.clone().matmul(a) * g.unsqueeze_dim::<2>(0)).matmul(b),
+            None => y,
+        }
+    };
+    let mut outputs: Vec<Tensor<2>> = layers.iter().map(each).collect();
+    let y = if outputs.len() == 1 {
+        outputs.remove(0)
+    } else {
+        Tensor::cat(outputs, 1)
+    };
+    shape[D - 1] = y.dims()[1];
+    y.reshape(shape)
+}
+
+/// `x·W` in the weight's type, the result in x's.
+fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    let dtype: DType = x.dtype();
+    if dtype == weight.dtype() {
+        return x.matmul(weight);
+    }
+    x.cast(FloatDType::from(weight.dtype()))
+        .matmul(weight)
+        .cast(FloatDType::from(dtype))
+}

@@ -1,0 +1,117 @@
+//! The last matrix product and the cross-entropy as one operation.
+//!
+//! ```text
+//! loss = Σ (log Σ e^z − z[target])     z = h·W        dh = (softmax(z) − 1[target])·Wᵀ
+//! ```
+//!
+//! Logits exist for a chunk of rows at a time; the gradient of the hidden states is made from them
+//! in the forward pass, as the head is frozen, so the product is not done again in the backward.
+
+use burn::{
+    backend::{
+        Backend, TensorMetadata,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::{DType, FloatDType, Int, Tensor, activation::log_softmax},
+};
+
+use crate::route::GraphTensor;
+
+/// A backend with kernels for the operation.
+pub trait LossKernels: Backend {
+    /// The loss `[1]`, and `dh [n, d]` where `gradient` is set.
+    fn sum(
+        hidden: &FloatTensor<Self>,
+        head: &FloatTensor<Self>,
+        targets: &IntTensor<Self>,
+        gradient: bool,
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
+}
+
+#[derive(Debug)]
+struct LossBackward;
+
+impl<B: LossKernels> Backward<B, 1> for LossBackward {
+    type State = Option<FloatTensor<B>>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node); // [1]
+        if let ([Some(node)], Some(dh)) = (ops.parents, ops.state) {
+            let dy = B::float_reshape(dy, [1, 1].into());
+            grads.register::<B>(node.id, B::float_mul(dh, dy));
+        }
+    }
+}
+
+#[cfg_attr(not(feature = "flex"), allow(dead_code))]
+fn in_graph<B: LossKernels>(
+    hidden: GraphTensor<B>,
+    head: &FloatTensor<B>,
+    targets: &IntTensor<B>,
+) -> GraphTensor<B> {
+    let prepared = Backward::<B, 1>::prepare::<NoCheckpointing>(LossBackward, [hidden.node()]);
+    let hidden = hidden.into_primitive();
+    debug_assert_eq!(hidden.dtype(), DType::F32);
+    match prepared.compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => {
+            let (loss, dh) = B::sum(&hidden, head, targets, true);
+            prepared.finish(dh, loss)
+        }
+        OpsKind::UnTracked(prepared) => prepared.finish(B::sum(&hidden, head, targets, false).0),
+    }
+}
+
+/// Cross-entropy of `hidden·head` against `targets`, summed over rows: `[1]`, for `hidden [n, d]`,
+/// `head [d, vocabulary]` (a transposed view will do) and `targets [n]`, each an id of the
+/// vocabulary.
+///
+/// One operation where the backend has [`LossKernels`] and the head is frozen; [`composed`]
+/// elsewhere, which makes all logits.
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    head: &Tensor<2>,
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
+    #[cfg(feature = "flex")]
+    if let Some(head) = crate::route::constant(head).filter(|head| {
+        matches!(head.dtype(), DType::F32 | DType::BF16 | DType::F16)
+            && crate::route::is_ready(&hidden)
+    }) && let Ok(targets) = targets
+        .clone()
+        .inner()
+        .try_into_primitive::<burn::backend::Flex>()
+    {
+        use burn::backend::Flex;
+        let head = crate::flex::primitive(head);
+        return crate::flex::run(
+            hidden,
+            |hidden| <Flex as LossKernels>::sum(&hidden, &head, &targets, false).0,
+            |hidden| in_graph::<Flex>(hidden, &head, &targets),
+        );
+    }
+    composed(hidden, head, targets)
+}
+
+/// The same by Burn's own operations.
+pub fn composed(hidden: Tensor<2>, head: &Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let dtype = FloatDType::from(head.dtype());
+    let logits = hidden
+        .cast(dtype)
+        .matmul(head.clone())
+        .cast(FloatDType::F32);
+    cross_entropy_sum(logits, targets)
+}
+
+/// Sum of `−log softmax(logits)[target]` over the rows of `logits [n, vocabulary]`, for
+/// `targets [n]`: `[1]`.
+pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    log_softmax(logits, 1)
+        .gather(1, targets.unsqueeze_dim(1))
+        .sum()
+        .neg()
+}

@@ -1,0 +1,39 @@
+//! Which tensors kernels of ours can take.
+
+use burn::{
+    backend::{Autodiff, tensor::FloatTensor},
+    tensor::{DType, Device, GradientCheckpointingStrategy, Tensor},
+};
+
+/// A tensor of the backend `B` that may be in a graph.
+pub(crate) type GraphTensor<B> = FloatTensor<Autodiff<B>>;
+
+/// Whether this build has kernels of ours for `device`.
+pub fn has_kernels(device: &Device) -> bool {
+    use burn::backend::DispatchDevice;
+    match device.clone().inner().as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+/// Whether kernels can take a tensor: f32, on a device that has them, and in no graph that keeps
+/// activations in Burn's own way of recomputing them.
+pub(crate) fn is_ready<const D: usize>(tensor: &Tensor<D>) -> bool {
+    let device = tensor.device();
+    tensor.dtype() == DType::F32
+        && has_kernels(&device)
+        && device.gradient_checkpointing_strategy() != Some(GradientCheckpointingStrategy::Balanced)
+}
+
+/// A tensor that is not trained, out of any graph; `None` where it is trained.
+pub(crate) fn constant<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<D>> {
+    (!tensor.is_tracked()).then(|| tensor.clone().inner())
+}
+
+/// As [`constant`], for a tensor that kernels read in f32.
+pub(crate) fn constant_f32<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<D>> {
+    constant(tensor).filter(|tensor| tensor.dtype() == DType::F32)
+}

@@ -1,0 +1,73 @@
+//! The gate of the MLP: `silu(gate) ∘ up` for one tensor that holds both.
+
+use burn::{
+    backend::{
+        Backend,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        tensor::FloatTensor,
+    },
+    tensor::{Tensor, activation::silu},
+};
+
+use crate::route::GraphTensor;
+
+/// A backend with kernels for the operation.
+pub trait SwigluKernels: Backend {
+    /// `[.., d]` for `gate_up [.., 2d]`.
+    fn forward(gate_up: &FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradient of `gate_up`.
+    fn backward(dy: &FloatTensor<Self>, gate_up: &FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+#[derive(Debug)]
+struct SwigluBackward;
+
+impl<B: SwigluKernels> Backward<B, 1> for SwigluBackward {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, B::backward(&dy, &ops.state));
+        }
+    }
+}
+
+#[cfg_attr(not(feature = "flex"), allow(dead_code))]
+fn in_graph<B: SwigluKernels>(gate_up: GraphTensor<B>) -> GraphTensor<B> {
+    let prepared = Backward::<B, 1>::prepare::<NoCheckpointing>(SwigluBackward, [gate_up.node()]);
+    let gate_up = gate_up.into_primitive();
+    let y = B::forward(&gate_up);
+    match prepared.compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => prepared.finish(gate_up, y),
+        OpsKind::UnTracked(prepared) => prepared.finish(y),
+    }
+}
+
+/// `silu(gate) ∘ up [.., d]` for `gate_up [.., 2d]`, gate first.
+///
+/// One operation where the backend has [`SwigluKernels`]; [`composed`] elsewhere.
+pub fn swiglu<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if crate::route::is_ready(&gate_up) {
+        use burn::backend::Flex;
+        return crate::flex::run(
+            gate_up,
+            |gate_up| <Flex as SwigluKernels>::forward(&gate_up),
+            in_graph::<Flex>,
+        );
+    }
+    composed(gate_up)
+}
+
+/// The same by Burn's own operations.
+pub fn composed<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
+    let d = gate_up.dims()[D - 1] / 2;
+    let gate = gate_up.clone().narrow(D - 1, 0, d);
+    silu(gate) * gate_up.narrow(D - 1, d, d)
+}
