@@ -311,3 +311,6 @@ fn shared(batch: &MicroBatch) -> u64 {
     let (positions, length) = (batch.positions() as u64, batch.length as u64);
     8 * positions + F32 * length * length
 }
+
+#[cfg(test)]
+mod tests;

@@ -333,3 +333,6 @@ fn numbers(count: usize) -> Vec<f32> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,3 +248,6 @@ impl Workload {
         parameters.max(now)
     }
 }
+
+#[cfg(test)]
+mod tests;
