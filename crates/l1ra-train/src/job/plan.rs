@@ -148,6 +148,7 @@ impl Plan {
             adapters: &job.adapters,
             source: WeightsFrom::path(job.model.path())?,
             train: micro_batches(&train, order, &job.options),
+            packed: data.packing.is_some(),
             eval: MicroBatch::in_order(&rows(&data.eval, None), batch),
             rows: train.len(),
             data: facts,
@@ -196,6 +197,7 @@ impl Plan {
             adapters: &adapters,
             source: WeightsFrom::Memory,
             train: vec![full],
+            packed: recipe.data.packing,
             eval: vec![full],
             rows: train,
             data: DataFacts::Counted {
@@ -264,6 +266,7 @@ struct Outline<'a> {
     adapters: &'a [AdapterSpec],
     source: WeightsFrom,
     train: Vec<MicroBatch>,
+    packed: bool,
     eval: Vec<MicroBatch>,
     rows: usize,
     data: DataFacts,
@@ -281,6 +284,7 @@ impl Outline<'_> {
             options: recipe.adapters.clone(),
             accumulation: options.accumulation,
             train: self.train,
+            packed: self.packed,
             eval: self.eval,
             home: Home::of(device),
         };

@@ -81,6 +81,27 @@ fn training_is_the_sum_of_its_parts() {
 }
 
 #[test]
+fn packed_rows_have_a_mask_each() {
+    let workload = Workload {
+        packed: true,
+        eval: vec![batch()],
+        ..on_gpu()
+    };
+    let (packed, plain) = (Base::of(&workload), on_gpu());
+    let plain = Base::of(&plain);
+    let mask = 4 * 8 * 8;
+    let more = |rows| {
+        let batch = MicroBatch::full(rows, 8, 10);
+        packed.training(&batch).activations - plain.training(&batch).activations
+    };
+    assert_eq!(more(2), mask);
+    assert_eq!(more(5), 4 * mask);
+    assert_eq!(more(1), 0);
+    // Rows of an evaluation are not packed.
+    assert_eq!(packed.evaluation(&batch()), plain.evaluation(&batch()));
+}
+
+#[test]
 fn without_targets_the_last_layer_is_the_peak() {
     let workload = on_gpu();
     let base = Base::of(&workload);
