@@ -1,6 +1,6 @@
 //! [`SourceFile`]: a data file's records, read and checked without a tokenizer.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -295,7 +295,7 @@ fn not_json(error: &serde_json::Error) -> Flaw {
 use crate::data::parquet::rows as parquet_rows;
 
 #[cfg(not(feature = "parquet"))]
-fn parquet_rows(path: &Path) -> Result<Vec<Value>, TrainError> {
+fn parquet_rows(path: &std::path::Path) -> Result<Vec<Value>, TrainError> {
     Err(TrainError::Data {
         path: path.into(),
         detail: "reading Parquet was not compiled in; build again with `--features parquet`".into(),
