@@ -13,6 +13,7 @@ use crate::{
         record::{self, Content, Flaw},
     },
     error::TrainError,
+    plural::plural,
 };
 
 /// The records of one file.
@@ -123,11 +124,11 @@ impl SourceFile {
         if !others.is_empty() {
             let places: Vec<String> = others.iter().map(|m| m.place.to_string()).collect();
             let more = if places.len() > SHOWN { ", …" } else { "" };
-            let plural = if places.len() == 1 { "" } else { "s" };
             detail += &format!(
-                " ({} more {}{plural} cannot be used: {}{more})",
+                " ({} more {}{} cannot be used: {}{more})",
                 others.len(),
                 self.kind.unit(),
+                plural(places.len()),
                 places[..SHOWN.min(places.len())].join(", ")
             );
         }
