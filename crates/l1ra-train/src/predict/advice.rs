@@ -17,22 +17,30 @@ const SHORTEST: usize = 32;
 /// then need; nothing where `prediction` fits as it is.
 ///
 /// Tried in this order: fewer rows in a micro-batch with more accumulation in their place, which
-/// changes no result; shorter rows; two-byte storage of the frozen weights. Each that is enough
-/// alone is named. Where none is, the first combination that is; where that is not enough either, a
-/// smaller model or more memory, and why.
+/// changes no result; shorter rows, beside fewer where those alone are not enough; two-byte storage
+/// of the frozen weights. Each that is enough is named. Where none is, the first combination with
+/// two-byte storage that is; where that is not enough either, a smaller model or more memory, and
+/// why.
 pub fn advise(prediction: &MemoryPrediction, available: u64, workload: &Workload) -> Vec<String> {
     if prediction.needed_bytes <= available {
         return Vec::new();
     }
-    let enough = |steps: &&[Step]| {
+    let enough = |steps: &[Step]| {
         let change = Change::of(steps, workload, available)?;
         (change.needed <= available).then(|| change.to_string())
     };
-    let alone: Vec<String> = ALONE.iter().filter_map(enough).collect();
-    if !alone.is_empty() {
-        return alone;
+    let fewer = enough(&[FewerRows]);
+    // As long as they can be: 32 tokens in each of 8 rows are worse than 256 in one.
+    let both = || enough(&[FewerRows, ShorterRows]).filter(|_| fewer.is_none());
+    let shorter = both().or_else(|| enough(&[ShorterRows]));
+    let found: Vec<String> = [fewer, shorter, enough(&[TwoBytes])]
+        .into_iter()
+        .flatten()
+        .collect();
+    if !found.is_empty() {
+        return found;
     }
-    let together = TOGETHER.iter().find_map(enough);
+    let together = TOGETHER.iter().find_map(|steps| enough(steps));
     vec![together.unwrap_or_else(|| not_enough(workload, available))]
 }
 
@@ -49,11 +57,8 @@ enum Step {
 
 use Step::{FewerRows, ShorterRows, TwoBytes};
 
-const ALONE: [&[Step]; 3] = [&[FewerRows], &[ShorterRows], &[TwoBytes]];
-/// The last step of each is taken only as far as needed; what has fewer rows comes before what has
-/// shorter ones.
-const TOGETHER: [&[Step]; 4] = [
-    &[FewerRows, ShorterRows],
+/// The last step of each is taken only as far as needed.
+const TOGETHER: [&[Step]; 3] = [
     &[TwoBytes, FewerRows],
     &[TwoBytes, FewerRows, ShorterRows],
     &[TwoBytes, ShorterRows],
