@@ -30,6 +30,7 @@ pub mod memory;
 pub mod model;
 pub mod observe;
 pub mod options;
+mod plural;
 pub mod predict;
 pub mod ranks;
 pub mod recipe;

@@ -7,6 +7,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::plural::counted;
+
 /// Ranks of an adapter before and after a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RankEntry {
@@ -90,7 +92,8 @@ impl fmt::Display for RankTable {
         let (before, after) = self.totals();
         write!(
             f,
-            "\ntotal {before} → {after} ranks, {} moved",
+            "\ntotal {before} → {}, {} moved",
+            counted(after, "rank"),
             self.moved()
         )
     }

@@ -3,87 +3,16 @@
 //! Without a browser on the `PATH` the tests say so and pass, unless `L1RA_REQUIRE_BROWSER=1`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "../../../tests/support/headless.rs"]
+mod headless;
 mod report_run;
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
+use headless::{assert_ready, attribute, browser, dom, heat_map};
 use l1ra_train::report::{RunRecord, write_report};
 use report_run::{MadeRun, named};
 use tempfile::TempDir;
-
-const BROWSERS: [&str; 4] = [
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-];
-
-/// Longest a browser may take for a page.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn browser() -> Option<PathBuf> {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&paths)
-        .flat_map(|folder| BROWSERS.map(|name| folder.join(name)))
-        .find(|path| path.is_file());
-    if found.is_none() {
-        let required = std::env::var("L1RA_REQUIRE_BROWSER").is_ok_and(|value| value == "1");
-        assert!(
-            !required,
-            "L1RA_REQUIRE_BROWSER=1, and none of {BROWSERS:?} is on the PATH"
-        );
-        eprintln!("skipped: none of {BROWSERS:?} is on the PATH");
-    }
-    found
-}
-
-/// The document of `page` at `#fragment` after its script ran.
-fn dom(browser: &Path, page: &Path, fragment: &str) -> String {
-    let profile = TempDir::new().unwrap();
-    let output = profile.path().join("dom.html");
-    let mut child = Command::new(browser)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            "--virtual-time-budget=3000",
-            "--dump-dom",
-        ])
-        .arg(format!(
-            "--user-data-dir={}",
-            profile.path().join("profile").display()
-        ))
-        .arg(format!("file://{}{fragment}", page.display()))
-        .stdout(Stdio::from(File::create(&output).unwrap()))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if started.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            panic!("{} took longer than {PATIENCE:?}", browser.display());
-        }
-        sleep(Duration::from_millis(20));
-    };
-    assert!(status.success(), "{}: {status}", browser.display());
-    fs::read_to_string(output).unwrap()
-}
 
 fn report(run: &MadeRun) -> (TempDir, Vec<PathBuf>) {
     let dir = TempDir::new().unwrap();
@@ -94,35 +23,18 @@ fn report(run: &MadeRun) -> (TempDir, Vec<PathBuf>) {
     (dir, files.collect())
 }
 
-fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = tag.split_once(&format!(" {name}=\""))?;
-    rest.split_once('"').map(|(value, _)| value)
+/// By layer and module, `data-rank` and the text.
+type Cells = BTreeMap<(String, String), (usize, usize)>;
+
+/// The cells of the heat map.
+fn cells(dom: &str) -> Cells {
+    heat_map(dom, |tag, text| {
+        let rank = attribute(tag, "data-rank").unwrap();
+        (rank.parse().unwrap(), text.parse().unwrap())
+    })
 }
 
-/// The cells of the heat map: by layer and module, `data-rank` and the text.
-fn cells(dom: &str) -> BTreeMap<(String, String), (usize, usize)> {
-    let (_, table) = dom.split_once("id=\"heat\"").expect("a heat map");
-    let (table, _) = table.split_once("</table>").unwrap();
-    let mut cells = BTreeMap::new();
-    for tag in table.split("<td ").skip(1) {
-        let (attributes, rest) = tag.split_once('>').unwrap();
-        let attributes = format!(" {attributes}");
-        let Some(layer) = attribute(&attributes, "data-layer") else {
-            continue;
-        };
-        let module = attribute(&attributes, "data-module").unwrap();
-        let rank = attribute(&attributes, "data-rank")
-            .unwrap()
-            .parse()
-            .unwrap();
-        let text = rest.split_once('<').unwrap().0.parse().unwrap();
-        let old = cells.insert((layer.to_owned(), module.to_owned()), (rank, text));
-        assert_eq!(old, None, "two cells for layer {layer}, {module}");
-    }
-    cells
-}
-
-fn expected(ranks: &[usize]) -> BTreeMap<(String, String), (usize, usize)> {
+fn expected(ranks: &[usize]) -> Cells {
     let modules = ["q_proj", "k_proj", "up_proj"];
     let places = ranks.iter().enumerate();
     places
@@ -150,10 +62,7 @@ fn the_heat_map_shows_every_adapter_at_every_update() {
     let page = &files[0];
 
     let end = dom(&browser, page, "");
-    assert!(
-        end.contains("data-ready=\"1\""),
-        "the page's script did not run to its end"
-    );
+    assert_ready(&end);
     assert_eq!(cells(&end).len(), 4 * 3);
     assert_eq!(cells(&end), expected(&run.updates[2].1));
     assert_eq!(text_of(&end, "moment-label"), "end");
@@ -189,10 +98,7 @@ fn names_from_files_are_only_text() {
     let run = MadeRun::ending(named(&[evil, "model.layers.0.q"]), 4, &[5, 3]);
     let (_dir, files) = report(&run);
     let page = dom(&browser, &files[0], "");
-    assert!(
-        page.contains("data-ready=\"1\""),
-        "the page's script did not run to its end"
-    );
+    assert_ready(&page);
     assert!(!page.contains("<img"));
     assert!(page.contains("<title>org/tiny: report of a run</title>"));
     let ranks: Vec<(usize, usize)> = cells_any(&page);

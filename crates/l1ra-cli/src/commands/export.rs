@@ -58,8 +58,9 @@ pub(crate) fn export(args: &ExportArgs, output: &Output) -> Result<()> {
         adapters: set.adapters.len(),
         readers: Reader::ALL.map(verdict).into(),
     };
+    let plural = if exported.adapters == 1 { "" } else { "s" };
     let mut text = format!(
-        "{} adapters, lay-out {layout}, in {}",
+        "{} adapter{plural}, lay-out {layout}, in {}",
         exported.adapters, exported.output
     );
     for Verdict { reader, note, .. } in &exported.readers {

@@ -97,7 +97,7 @@ fn llama_3_1() {
     ranks     policy l1ra: 15 updates, after steps 18 to 144; budget in ranks, at most 64556544 parameters
     data      3000 training records, 318541 letters; evaluation records are held out of them
               no tokenizer: every row is taken to have 1024 tokens
-    steps     188 of 16 × 1 rows, 1.00 epochs; warm-up 9, lr 1e-4, cosine
+    steps     188 of 16 × 1 row, 1.00 epochs; warm-up 9, lr 1e-4, cosine
     memory    peak 54.04 GB predicted
     ");
 }
@@ -110,7 +110,7 @@ fn mistral() {
     ranks     policy l1ra: 15 updates, after steps 18 to 144; budget in ranks, at most 64556544 parameters
     data      3000 training records, 318541 letters; evaluation records are held out of them
               no tokenizer: every row is taken to have 1024 tokens
-    steps     188 of 16 × 1 rows, 1.00 epochs; warm-up 9, lr 1e-4, cosine
+    steps     188 of 16 × 1 row, 1.00 epochs; warm-up 9, lr 1e-4, cosine
     memory    peak 49.28 GB predicted
     ");
 }

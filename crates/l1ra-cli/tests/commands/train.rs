@@ -105,6 +105,8 @@ fn the_run_is_said_on_standard_error() {
             found.unwrap_or_else(|| panic!("no `{part}` after what came before in\n{said}"));
         rest = &rest[place + part.len()..];
     }
+    // One blank line at most.
+    assert!(!said.contains("\n\n\n"), "{said}");
     // Nothing that redraws.
     assert!(!said.contains(['\u{1b}', '\r']), "{said}");
 }
@@ -224,7 +226,7 @@ fn a_run_without_a_recipe() {
             .ends_with("adapter     deep/run/adapter (PEFT files; gates beside them)\n")
     );
     assert!(
-        ran.stderr.contains("steps     2 of 2 × 1 rows"),
+        ran.stderr.contains("steps     2 of 2 × 1 row"),
         "{}",
         ran.stderr
     );

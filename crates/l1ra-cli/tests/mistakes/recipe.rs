@@ -28,6 +28,19 @@ fn a_recipe_that_is_no_toml() {
 }
 
 #[test]
+fn alternatives_on_the_command_line() {
+    let said = train_anew(&["--set", "train.steps=8", "--set", "train.epochs=2"]);
+    assert_snapshot!(said, @"error: --set train.epochs=2: --set train.steps=8 is given as well; keep one of them");
+    let said = train_anew(&[
+        "--set",
+        "train.warmup_steps=2",
+        "--set",
+        "train.warmup_ratio=0.1",
+    ]);
+    assert_snapshot!(said, @"error: --set train.warmup_ratio=0.1: --set train.warmup_steps=2 is given as well; keep one of them");
+}
+
+#[test]
 fn a_recipe_that_is_data() {
     let place = Place::new();
     assert_snapshot!(place.mistake(&["train", "good.jsonl"]), @"error: good.jsonl, line 1: is not TOML: invalid key-value pair, expected key; a recipe is a TOML file (see the folder recipes)");

@@ -27,31 +27,10 @@ fn text_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value, E
             let (separator, most): (Option<&str>, Option<i64>) = from_args(arguments)?;
             Ok(rsplit(text, separator, most))
         }
-        "partition" => {
+        "partition" | "rpartition" => {
             let (separator,): (&str,) = from_args(arguments)?;
-            let (before, after) = text.split_once(separator).unwrap_or((text, ""));
-            let found = if before.len() < text.len() {
-                separator
-            } else {
-                ""
-            };
-            Ok([before, found, after]
-                .into_iter()
-                .map(Value::from)
-                .collect())
-        }
-        "rpartition" => {
-            let (separator,): (&str,) = from_args(arguments)?;
-            let (before, after) = text.rsplit_once(separator).unwrap_or(("", text));
-            let found = if after.len() < text.len() {
-                separator
-            } else {
-                ""
-            };
-            Ok([before, found, after]
-                .into_iter()
-                .map(Value::from)
-                .collect())
+            let parts = partition(text, separator, method == "rpartition");
+            Ok(parts.into_iter().map(Value::from).collect())
         }
         "removeprefix" => {
             let (prefix,): (&str,) = from_args(arguments)?;
@@ -66,6 +45,20 @@ fn text_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value, E
             Ok(text.to_lowercase().into())
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// What is before the separator, the separator, and what is after it, cut at its first or its last
+/// occurrence. Without one, the text comes first, or `from_end` last, and the others are empty.
+fn partition<'a>(text: &'a str, separator: &'a str, from_end: bool) -> [&'a str; 3] {
+    let cut = match from_end {
+        false => text.split_once(separator),
+        true => text.rsplit_once(separator),
+    };
+    match cut {
+        Some((before, after)) => [before, separator, after],
+        None if from_end => ["", "", text],
+        None => [text, "", ""],
     }
 }
 
@@ -90,4 +83,25 @@ fn rsplit(text: &str, separator: Option<&str>, most: Option<i64>) -> Value {
     };
     parts.reverse();
     parts.into_iter().map(Value::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As CPython 3 says.
+    #[test]
+    fn partitions_from_both_ends() {
+        let cases = [
+            ("a-b-c", ["a", "-", "b-c"], ["a-b", "-", "c"]),
+            ("a-", ["a", "-", ""], ["a", "-", ""]),
+            ("-a", ["", "-", "a"], ["", "-", "a"]),
+            ("abc", ["abc", "", ""], ["", "", "abc"]),
+            ("", ["", "", ""], ["", "", ""]),
+        ];
+        for (text, first, last) in cases {
+            assert_eq!(partition(text, "-", false), first);
+            assert_eq!(partition(text, "-", true), last);
+        }
+    }
 }

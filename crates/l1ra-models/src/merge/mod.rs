@@ -85,9 +85,10 @@ impl fmt::Display for MergeReport {
             ..
         } = self;
         let output = self.output.display();
+        let plural = if *merged == 1 { "" } else { "s" };
         write!(
             f,
-            "{merged} adapters folded into {tensors} tensors, {parameters} parameters, {dtype}, in {output}"
+            "{merged} adapter{plural} folded into {tensors} tensors, {parameters} parameters, {dtype}, in {output}"
         )?;
         for (name, bytes) in &self.files {
             write!(f, "\n  {name:<32} {bytes:>12} bytes")?;

@@ -4,7 +4,10 @@ use std::{cmp::Reverse, collections::BTreeSet, fmt};
 
 use serde::Serialize;
 
-use crate::data::{Order, Sample, order::packing_order};
+use crate::{
+    data::{Order, Sample, order::packing_order},
+    plural::counted,
+};
 
 /// Rows of several samples each.
 ///
@@ -117,10 +120,9 @@ impl fmt::Display for PaddingReport {
         match &self.packed {
             Some(packed) => write!(
                 f,
-                "{} samples in {} packed rows; padding {} of the tokens in batches of {batch}, in \
-                 place of {unpacked}",
-                self.samples,
-                packed.rows,
+                "{} in {}; padding {} of the tokens in batches of {batch}, in place of {unpacked}",
+                counted(self.samples, "sample"),
+                counted(packed.rows, "packed row"),
                 percent(packed.padding)
             ),
             None => write!(f, "padding {unpacked} of the tokens in batches of {batch}"),

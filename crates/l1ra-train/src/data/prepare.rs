@@ -20,6 +20,7 @@ use crate::{
         stats::Dropped,
     },
     error::TrainError,
+    plural::counted,
 };
 
 /// Told how far tokenisation is. Called from several threads.
@@ -108,11 +109,11 @@ impl fmt::Display for SourceReport {
             ..
         } = self;
         let path = self.path.display();
-        let plural = if *records == 1 { "" } else { "s" };
+        let read = counted(*records, "record");
         let how = if self.recognised { " (recognised)" } else { "" };
-        write!(f, "{path}: {records} record{plural}, form {form}{how}")?;
+        write!(f, "{path}: {read}, form {form}{how}")?;
         if samples != records {
-            write!(f, ", {samples} samples")?;
+            write!(f, ", {}", counted(*samples, "sample"))?;
         }
         if *weight != 1.0 {
             write!(f, ", each seen {weight} times an epoch")?;

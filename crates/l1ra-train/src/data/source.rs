@@ -1,6 +1,6 @@
 //! [`SourceFile`]: a data file's records, read and checked without a tokenizer.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use crate::{
         record::{self, Content, Flaw},
     },
     error::TrainError,
+    plural::plural,
 };
 
 /// The records of one file.
@@ -123,11 +124,11 @@ impl SourceFile {
         if !others.is_empty() {
             let places: Vec<String> = others.iter().map(|m| m.place.to_string()).collect();
             let more = if places.len() > SHOWN { ", …" } else { "" };
-            let plural = if places.len() == 1 { "" } else { "s" };
             detail += &format!(
-                " ({} more {}{plural} cannot be used: {}{more})",
+                " ({} more {}{} cannot be used: {}{more})",
                 others.len(),
                 self.kind.unit(),
+                plural(places.len()),
                 places[..SHOWN.min(places.len())].join(", ")
             );
         }
@@ -295,7 +296,7 @@ fn not_json(error: &serde_json::Error) -> Flaw {
 use crate::data::parquet::rows as parquet_rows;
 
 #[cfg(not(feature = "parquet"))]
-fn parquet_rows(path: &Path) -> Result<Vec<Value>, TrainError> {
+fn parquet_rows(path: &std::path::Path) -> Result<Vec<Value>, TrainError> {
     Err(TrainError::Data {
         path: path.into(),
         detail: "reading Parquet was not compiled in; build again with `--features parquet`".into(),

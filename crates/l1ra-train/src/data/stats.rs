@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{data::Sample, error::TrainError};
+use crate::{data::Sample, error::TrainError, plural::counted};
 
 /// Figures of a set of samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -137,16 +137,22 @@ impl fmt::Display for DataStats {
         } = self;
         write!(
             f,
-            "{samples} samples, {tokens} tokens, {targets} targets; {} to {} tokens a sample, half \
-             of them up to {}, 95 % up to {}",
-            lengths.min, lengths.max, lengths.p50, lengths.p95
+            "{}, {}, {}; {} to {} tokens a sample, half of them up to {}, 95 % up to {}",
+            counted(*samples, "sample"),
+            counted(*tokens, "token"),
+            counted(*targets, "target"),
+            lengths.min,
+            lengths.max,
+            lengths.p50,
+            lengths.p95
         )?;
         if self.cut > 0 {
             let share = 100.0 * self.cut_share;
             write!(
                 f,
-                "; {} cut ({share:.1} %), {} tokens lost",
-                self.cut, self.cut_tokens
+                "; {} cut ({share:.1} %), {} lost",
+                self.cut,
+                counted(self.cut_tokens, "token")
             )?;
         }
         if self.too_long > 0 {

@@ -22,6 +22,7 @@ use crate::{
     memory::{Bytes, available_bytes},
     observe::duration,
     options::TrainOptions,
+    plural::counted,
     predict::{
         Home, MemoryPrediction, MicroBatch, RowShape, TimePrediction, WeightsFrom, Workload,
         advise, predict_memory, predict_time,
@@ -148,6 +149,7 @@ impl Plan {
             adapters: &job.adapters,
             source: WeightsFrom::path(job.model.path())?,
             train: micro_batches(&train, order, &job.options),
+            packed: data.packing.is_some(),
             eval: MicroBatch::in_order(&rows(&data.eval, None), batch),
             rows: train.len(),
             data: facts,
@@ -196,6 +198,7 @@ impl Plan {
             adapters: &adapters,
             source: WeightsFrom::Memory,
             train: vec![full],
+            packed: recipe.data.packing,
             eval: vec![full],
             rows: train,
             data: DataFacts::Counted {
@@ -264,6 +267,7 @@ struct Outline<'a> {
     adapters: &'a [AdapterSpec],
     source: WeightsFrom,
     train: Vec<MicroBatch>,
+    packed: bool,
     eval: Vec<MicroBatch>,
     rows: usize,
     data: DataFacts,
@@ -281,6 +285,7 @@ impl Outline<'_> {
             options: recipe.adapters.clone(),
             accumulation: options.accumulation,
             train: self.train,
+            packed: self.packed,
             eval: self.eval,
             home: Home::of(device),
         };
@@ -386,8 +391,9 @@ impl Plan {
         } = facts;
         writeln!(
             f,
-            "adapters  {count} on {}: {ranks} ranks, {parameters} parameters",
-            names.join(", ")
+            "adapters  {count} on {}: {}, {parameters} parameters",
+            names.join(", "),
+            counted(*ranks, "rank")
         )?;
         let policy = word(&facts.policy);
         match self.update_steps.as_slice() {
@@ -435,16 +441,19 @@ impl Plan {
             } => {
                 let eval = match eval_records {
                     0 => "evaluation records are held out of them".to_string(),
-                    count => format!("{count} evaluation records"),
+                    count => counted(*count, "evaluation record"),
                 };
                 let length = self.recipe.data.max_length;
                 writeln!(
                     f,
-                    "data      {train_records} training records, {train_characters} letters; {eval}"
+                    "data      {}, {}; {eval}",
+                    counted(*train_records, "training record"),
+                    counted(*train_characters, "letter")
                 )?;
                 writeln!(
                     f,
-                    "          no tokenizer: every row is taken to have {length} tokens"
+                    "          no tokenizer: every row is taken to have {}",
+                    counted(length, "token")
                 )
             }
         }
@@ -453,8 +462,8 @@ impl Plan {
     fn write_steps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let train = &self.recipe.train;
         let rows = match train.accumulation {
-            1 => format!("{} rows", train.batch_size),
-            n => format!("{n} × {} rows", train.batch_size),
+            1 => counted(train.batch_size, "row"),
+            n => format!("{n} × {}", counted(train.batch_size, "row")),
         };
         writeln!(
             f,

@@ -10,6 +10,7 @@ use crate::{
     error::TrainError,
     eval::EvalResult,
     observe::{Observer, RunStart, StepMetrics},
+    plural::counted,
 };
 
 /// Steps between two lines, at most, unless a number is asked for.
@@ -95,7 +96,12 @@ pub(super) fn evaluation_line(step: usize, result: &EvalResult) -> String {
 /// A rank update in a line; none if no rank moved.
 pub(super) fn update_line(update: &RankUpdate) -> Option<String> {
     let (step, spare, grown) = (update.step, update.plan.spare, update.plan.grown.len());
-    let text = || format!("step {step}  {spare} ranks pruned, {grown} grown");
+    let text = || {
+        format!(
+            "step {step}  {} pruned, {grown} grown",
+            counted(spare, "rank")
+        )
+    };
     (spare > 0 || grown > 0).then(text)
 }
 

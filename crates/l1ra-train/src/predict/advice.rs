@@ -16,141 +16,185 @@ const SHORTEST: usize = 32;
 /// What to change so that `workload` fits into `available` bytes, each with the memory it would
 /// then need; nothing where `prediction` fits as it is.
 ///
-/// First comes what changes no result: fewer rows in a micro-batch and more accumulation in their
-/// place. Then what does: two-byte storage of the frozen weights, shorter rows. Where nothing is
-/// enough alone, all of them together; where that is not enough either, a smaller model.
+/// Tried in this order: fewer rows in a micro-batch with more accumulation in their place, which
+/// changes no result; shorter rows, beside fewer where those alone are not enough; two-byte storage
+/// of the frozen weights. Each that is enough is named. Where none is, the first combination with
+/// two-byte storage that is; where that is not enough either, a smaller model or more memory, and
+/// why.
 pub fn advise(prediction: &MemoryPrediction, available: u64, workload: &Workload) -> Vec<String> {
     if prediction.needed_bytes <= available {
         return Vec::new();
     }
-    let changes = [
-        Change::fewer_rows(workload, available),
-        Change::two_bytes(workload),
-        Change::shorter_rows(workload, available),
-    ];
-    let changes: Vec<Change> = changes.into_iter().flatten().collect();
-    let mut advice: Vec<String> = changes
-        .iter()
-        .map(|change| change.line(available))
+    let enough = |steps: &[Step]| {
+        let change = Change::of(steps, workload, available)?;
+        (change.needed <= available).then(|| change.to_string())
+    };
+    let fewer = enough(&[FewerRows]);
+    // As long as they can be: 32 tokens in each of 8 rows are worse than 256 in one.
+    let both = || enough(&[FewerRows, ShorterRows]).filter(|_| fewer.is_none());
+    let shorter = both().or_else(|| enough(&[ShorterRows]));
+    let found: Vec<String> = [fewer, shorter, enough(&[TwoBytes])]
+        .into_iter()
+        .flatten()
         .collect();
-    if changes.iter().all(|change| !change.fits(available)) {
-        advice.push(together(workload, available));
+    if !found.is_empty() {
+        return found;
     }
-    advice
+    let together = TOGETHER.iter().find_map(|steps| enough(steps));
+    vec![together.unwrap_or_else(|| not_enough(workload, available))]
 }
+
+/// One thing to change.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Halve the micro-batch and double the accumulation until it fits, or a row is left.
+    FewerRows,
+    /// Halve the rows' length until it fits, or rows are short.
+    ShorterRows,
+    /// Keep the frozen weights in bf16.
+    TwoBytes,
+}
+
+use Step::{FewerRows, ShorterRows, TwoBytes};
+
+/// The last step of each is taken only as far as needed.
+const TOGETHER: [&[Step]; 3] = [
+    &[TwoBytes, FewerRows],
+    &[TwoBytes, FewerRows, ShorterRows],
+    &[TwoBytes, ShorterRows],
+];
 
 /// A workload that needs less, and how to get it.
 struct Change {
-    what: String,
+    what: Vec<String>,
     workload: Workload,
     needed: u64,
 }
 
-impl Change {
-    fn new(what: String, workload: Workload) -> Self {
-        let needed = predict_memory(&workload).needed_bytes;
-        Self {
-            what,
-            workload,
-            needed,
-        }
-    }
-
-    fn fits(&self, available: u64) -> bool {
-        self.needed <= available
-    }
-
-    fn line(&self, available: u64) -> String {
-        let verdict = if self.fits(available) {
-            ""
-        } else {
-            ", still too much alone"
-        };
-        format!("{}: {}{verdict}", self.what, Bytes(self.needed))
-    }
-
-    /// Halves the micro-batch and doubles the accumulation until it fits, or a row is left.
-    fn fewer_rows(workload: &Workload, available: u64) -> Option<Self> {
-        let rows = largest(workload, |batch| batch.rows);
-        let mut change = None;
-        let mut divisor = 2;
-        while rows >= 2 && divisor < 2 * rows {
-            let rows_left = rows.div_ceil(divisor);
-            let accumulation = workload.accumulation.max(1) * rows.div_ceil(rows_left);
-            let what = format!("batch_size = {rows_left} and accumulation = {accumulation}");
-            let next = with_rows(workload, rows_left, accumulation);
-            let next = Self::new(what, next);
-            let done = next.fits(available);
-            change = Some(next);
-            if done || rows_left == 1 {
-                break;
-            }
-            divisor *= 2;
-        }
-        change
-    }
-
-    fn two_bytes(workload: &Workload) -> Option<Self> {
-        (workload.element() == 4).then(|| {
-            let less = Workload {
-                storage: Storage::BF16,
-                ..workload.clone()
-            };
-            Self::new("dtype = \"bf16\" for the frozen weights".into(), less)
-        })
-    }
-
-    /// Halves the rows' length until it fits, or rows are short.
-    fn shorter_rows(workload: &Workload, available: u64) -> Option<Self> {
-        let longest = largest(workload, |batch| batch.length);
-        let mut change = None;
-        let mut length = longest / 2;
-        while length >= SHORTEST {
-            let next = Self::new(
-                format!("max_length = {length}"),
-                with_length(workload, length),
-            );
-            let done = next.fits(available);
-            change = Some(next);
-            if done {
-                break;
-            }
-            length /= 2;
-        }
-        change
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what.join(", "), Bytes(self.needed))
     }
 }
 
-/// The last resort: everything at once.
-fn together(workload: &Workload, available: u64) -> String {
-    let mut parts = Vec::new();
-    let mut least = workload.clone();
-    for step in [
-        Change::fewer_rows as fn(&Workload, u64) -> Option<Change>,
-        |workload, _| Change::two_bytes(workload),
-        Change::shorter_rows,
-    ] {
-        if let Some(change) = step(&least, available) {
-            let fits = change.fits(available);
-            parts.push(change.what);
-            least = change.workload;
-            if fits {
+impl Change {
+    /// All of `steps`, one after the other; `None` where one of them changes nothing.
+    fn of(steps: &[Step], workload: &Workload, available: u64) -> Option<Self> {
+        let mut change = Self::nothing(workload);
+        for step in steps {
+            change = change.then(*step, available)?;
+        }
+        Some(change)
+    }
+
+    /// The workload as it is.
+    fn nothing(workload: &Workload) -> Self {
+        Self {
+            what: Vec::new(),
+            workload: workload.clone(),
+            needed: predict_memory(workload).needed_bytes,
+        }
+    }
+
+    fn then(&self, step: Step, available: u64) -> Option<Self> {
+        let smaller = match step {
+            FewerRows => self.fewer_rows(),
+            ShorterRows => self.shorter_rows(),
+            TwoBytes => self.two_bytes(),
+        };
+        let mut last = None;
+        for (what, workload) in smaller {
+            let needed = predict_memory(&workload).needed_bytes;
+            let what = self.what.iter().cloned().chain([what]).collect();
+            last = Some(Self {
+                what,
+                workload,
+                needed,
+            });
+            if needed <= available {
                 break;
             }
         }
+        last
     }
-    let needed = predict_memory(&least).needed_bytes;
-    if needed <= available {
-        return format!("together, {}: {}", parts.join(", "), Bytes(needed));
+
+    /// Ever smaller micro-batches, down to one row.
+    fn fewer_rows(&self) -> Vec<(String, Workload)> {
+        let workload = &self.workload;
+        let rows = largest(workload, |batch| batch.rows);
+        halves(rows, 1)
+            .map(|left| {
+                let accumulation = workload.accumulation.max(1) * rows.div_ceil(left);
+                let what = format!("batch_size = {left} and accumulation = {accumulation}");
+                (what, with_rows(workload, left, accumulation))
+            })
+            .collect()
     }
+
+    /// Ever shorter rows.
+    fn shorter_rows(&self) -> Vec<(String, Workload)> {
+        let longest = largest(&self.workload, |batch| batch.length);
+        halves(longest, SHORTEST)
+            .map(|length| {
+                let what = format!("max_length = {length}");
+                (what, with_length(&self.workload, length))
+            })
+            .collect()
+    }
+
+    fn two_bytes(&self) -> Vec<(String, Workload)> {
+        if self.workload.element() == 2 {
+            return Vec::new();
+        }
+        let workload = Workload {
+            storage: Storage::BF16,
+            ..self.workload.clone()
+        };
+        vec![("dtype = \"bf16\"".into(), workload)]
+    }
+}
+
+/// Halves of `size`, rounded up, the largest first; none below `least`.
+fn halves(size: usize, least: usize) -> impl Iterator<Item = usize> {
+    let half = |size: &usize| (*size > 1).then(|| size.div_ceil(2));
+    let smaller = std::iter::successors(half(&size), half);
+    smaller.take_while(move |size| *size >= least)
+}
+
+/// What is left where no change is enough, and why.
+fn not_enough(workload: &Workload, available: u64) -> String {
     let place = match workload.home {
         Home::Gpu => "a device",
         Home::Flex | Home::OtherCpu => "a machine",
     };
-    format!(
-        "even with all of these it needs {}: take a smaller model, or {place} with more memory",
-        Bytes(needed)
-    )
+    let mut least = Change::nothing(workload);
+    for step in [TwoBytes, FewerRows, ShorterRows] {
+        if let Some(change) = least.then(step, available) {
+            least = change;
+        }
+    }
+    let why = why_not(workload, &least, available);
+    format!("a smaller model, or {place} with more memory: {why}")
+}
+
+fn why_not(workload: &Workload, least: &Change, available: u64) -> String {
+    let weights = predict_memory(&least.workload).weights;
+    if weights > available {
+        let stored = if workload.element() == 2 {
+            ""
+        } else {
+            " even in bf16"
+        };
+        return format!("the frozen weights alone take {}{stored}", Bytes(weights));
+    }
+    match least.what.as_slice() {
+        [] => format!("this one needs {}", Bytes(least.needed)),
+        what => format!(
+            "even with {} it needs {}",
+            what.join(", "),
+            Bytes(least.needed)
+        ),
+    }
 }
 
 fn largest(workload: &Workload, of: impl Fn(&MicroBatch) -> usize) -> usize {
@@ -199,3 +243,6 @@ fn with_length(workload: &Workload, length: usize) -> Workload {
         ..workload.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

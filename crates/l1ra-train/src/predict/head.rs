@@ -77,3 +77,6 @@ fn kept(workload: &Workload, batch: &MicroBatch) -> u64 {
     let dropout = workload.options.dropout > 0.0;
     F32 * adapters(&[rank], input, batch.targets as u64, true, dropout)
 }
+
+#[cfg(test)]
+mod tests;

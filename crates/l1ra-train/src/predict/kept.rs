@@ -163,3 +163,6 @@ pub(super) fn adapters(
 fn when(condition: bool, numbers: u64) -> u64 {
     if condition { numbers } else { 0 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -218,7 +218,7 @@ impl<'a> Base<'a> {
         let kept: u64 = layers.iter().map(|layer| layer.total()).sum();
         let last = layers.last().copied().unwrap_or_default();
         let normed = (batch.positions() * (self.workload.config.hidden_size + 2)) as u64;
-        let kept = F32 * (kept + normed) + shared(batch);
+        let kept = F32 * (kept + normed) + shared(batch, self.workload.packed);
         let head = head::backward(self.workload, batch);
         let layer = self.layer_backward(batch, last);
         let waiting = self.workload.accumulation > 1;
@@ -263,7 +263,7 @@ impl<'a> Base<'a> {
         let working = working + self.conversion(batch);
         let logits = head::forward(self.workload, batch);
         let extra = Extra {
-            activations: shared(batch) + working.saturating_sub(logits),
+            activations: shared(batch, false) + working.saturating_sub(logits),
             logits,
             ..Extra::default()
         };
@@ -306,8 +306,13 @@ impl<'a> Base<'a> {
     }
 }
 
-/// Ids, rotary tables and the mask, which all layers share.
-fn shared(batch: &MicroBatch) -> u64 {
+/// Ids and the mask, which all layers share: `[1, 1, length, length]`, or one for each row where
+/// rows are packed.
+fn shared(batch: &MicroBatch, packed: bool) -> u64 {
     let (positions, length) = (batch.positions() as u64, batch.length as u64);
-    8 * positions + F32 * length * length
+    let masks = if packed { batch.rows as u64 } else { 1 };
+    8 * positions + F32 * masks * length * length
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@
 mod advice;
 mod head;
 mod kept;
+#[cfg(test)]
+mod made;
 mod memory;
 mod probe;
 mod source;

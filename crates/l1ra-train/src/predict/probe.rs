@@ -332,3 +332,6 @@ fn numbers(count: usize) -> Vec<f32> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -328,3 +328,6 @@ fn mean(batches: &[MicroBatch], of: impl Fn(&MicroBatch) -> usize) -> f64 {
     let sum: f64 = batches.iter().map(|batch| of(batch) as f64).sum();
     sum / batches.len().max(1) as f64
 }
+
+#[cfg(test)]
+mod tests;

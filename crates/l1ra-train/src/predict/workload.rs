@@ -113,6 +113,9 @@ pub struct Workload {
     pub accumulation: usize,
     /// Micro-batches that training will see, all of them or a sample.
     pub train: Vec<MicroBatch>,
+    /// Whether training rows hold several texts: each row then has a mask of its own. Rows of an
+    /// evaluation are never packed.
+    pub packed: bool,
     /// Micro-batches of an evaluation; none: nothing is evaluated.
     pub eval: Vec<MicroBatch>,
     /// Where tensors will live.
@@ -120,7 +123,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// A workload of `batches`, nothing evaluated, weights in memory, on `flex`.
+    /// A workload of `batches`, not packed, nothing evaluated, weights in memory, on `flex`.
     ///
     /// # Errors
     /// A target that matches no layer, or a pattern that cannot be used.
@@ -138,6 +141,7 @@ impl Workload {
             options: options.clone(),
             accumulation: 1,
             train: batches,
+            packed: false,
             eval: Vec::new(),
             home: Home::default(),
         })
@@ -248,3 +252,6 @@ impl Workload {
         parameters.max(now)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,7 +94,8 @@ impl RecipeFile {
     ///
     /// # Errors
     /// A file that cannot be read or is no TOML; a key that is unknown, with the nearest valid one;
-    /// a value of the wrong type or outside its range. Each says where it was said.
+    /// a value of the wrong type or outside its range; two overrides of which only one may be said.
+    /// Each says where it was said.
     pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, TrainError> {
         if !path.is_file() {
             let what = match path.is_dir() {
@@ -117,6 +118,7 @@ impl RecipeFile {
     pub fn parse(path: &Path, text: &str, overrides: &[Override]) -> Result<Self, TrainError> {
         let mut table: Table = toml::from_str(text).map_err(|error| no_toml(path, text, &error))?;
         let mut origins = Origins::of_document(path, text);
+        check_alternatives(overrides)?;
         for item in overrides {
             give_way(&mut table, &item.key);
             insert(&mut table, item)?;
@@ -229,19 +231,35 @@ fn no_toml(path: &Path, text: &str, error: &toml::de::Error) -> TrainError {
 /// Keys of which only one may be said: the command line's takes the place of the file's.
 const EITHER_OR: [[&str; 2]; 2] = [["steps", "epochs"], ["warmup_steps", "warmup_ratio"]];
 
+/// The key of `[train]` that a value for `key` excludes.
+fn alternative(key: &str) -> Option<&'static str> {
+    let name = key.strip_prefix("train.")?;
+    EITHER_OR.iter().find_map(|[one, other]| match name {
+        _ if name == *one => Some(*other),
+        _ if name == *other => Some(*one),
+        _ => None,
+    })
+}
+
+/// The command line must not say both of two alternatives: which of them is meant cannot be told.
+fn check_alternatives(overrides: &[Override]) -> Result<(), TrainError> {
+    for (index, item) in overrides.iter().enumerate() {
+        let Some(name) = alternative(&item.key) else {
+            continue;
+        };
+        let other = format!("train.{name}");
+        if let Some(earlier) = overrides[..index].iter().find(|item| item.key == other) {
+            let detail = format!("{} is given as well; keep one of them", earlier.said);
+            return Err(TrainError::recipe(&item.said, detail));
+        }
+    }
+    Ok(())
+}
+
 /// Takes the key out that a value for `key` excludes.
 fn give_way(table: &mut Table, key: &str) {
-    let (Some(name), Some(Value::Table(train))) =
-        (key.strip_prefix("train."), table.get_mut("train"))
-    else {
-        return;
-    };
-    for [one, other] in EITHER_OR {
-        match name {
-            _ if name == one => train.remove(other),
-            _ if name == other => train.remove(one),
-            _ => None,
-        };
+    if let (Some(name), Some(Value::Table(train))) = (alternative(key), table.get_mut("train")) {
+        train.remove(name);
     }
 }
 
@@ -405,6 +423,15 @@ mod tests {
         let train = load(GOOD, &["train.epochs=2", "train.warmup_ratio=0.2"]).unwrap();
         assert_eq!(train.recipe.train.steps, None);
         assert_eq!(train.recipe.train.epochs, Some(2.0));
+    }
+
+    #[test]
+    fn alternatives_on_the_command_line_are_a_mistake() {
+        insta::assert_snapshot!(mistake(GOOD, &["train.steps=4", "train.epochs=2"]), @"--set train.epochs=2: --set train.steps=4 is given as well; keep one of them");
+        insta::assert_snapshot!(mistake(GOOD, &["train.warmup_ratio=0.1", "train.lr=1e-3", "train.warmup_steps=3"]), @"--set train.warmup_steps=3: --set train.warmup_ratio=0.1 is given as well; keep one of them");
+        // The same key twice: the last one counts.
+        let twice = load(GOOD, &["train.steps=20", "train.steps=30"]).unwrap();
+        assert_eq!(twice.recipe.train.steps, Some(30));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+use crate::plural::plural;
+
 /// `1234567` as `1,234,567`.
 pub(super) fn grouped(value: usize) -> String {
     let digits = value.to_string();
@@ -65,8 +67,7 @@ pub(super) fn step_seconds(seconds: f64) -> String {
 
 /// `1 rank`, `2 ranks`.
 pub(super) fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", grouped(count))
+    format!("{} {noun}{}", grouped(count), plural(count))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::{
     eval::EvalResult,
     observe::{AdapterInfo, RunStart, StepMetrics},
+    plural::counted,
     ranks::{RankEntry, RankTable},
     report::info::RunInfo,
 };
@@ -84,8 +85,8 @@ impl RunRecord {
         }
         let written = self.last_step();
         let of = match &self.start {
-            Some(start) => format!("{written} of {} steps", start.steps),
-            None => format!("{written} steps"),
+            Some(start) => format!("{written} of {}", counted(start.steps, "step")),
+            None => counted(written, "step"),
         };
         Some(format!(
             "The run has no end, with {of} written: it was cut off, or it still goes on."

@@ -13,6 +13,7 @@ use super::{
     super::{grid::RankCell, palette::Palette, state::LiveState},
     text::{DIM, clip, count, cut, flow, width},
 };
+use crate::plural::counted;
 
 /// Columns of a cell at most, the mark or space at its end included: beside a chart, and alone.
 const CELL: (u16, u16) = (6, 7);
@@ -195,8 +196,7 @@ impl<'a> HeatMap<'a> {
         let mut long = texts.clone();
         if state.updates > 0 {
             let (moved, updates) = (state.moved, state.updates);
-            let plural = if updates == 1 { "" } else { "s" };
-            long.push(format!("{moved} moved in {updates} update{plural}"));
+            long.push(format!("{moved} moved in {}", counted(updates, "update")));
             texts.push(format!("{moved} moved"));
         }
         let line = |texts: Vec<String>| {

@@ -9,7 +9,7 @@ use super::{
     },
     text::{BOLD, DIM, cut, elapsed, width},
 };
-use crate::observe::plain::duration;
+use crate::{observe::plain::duration, plural::counted};
 
 /// Columns of a progress bar, at least.
 const LEAST_BAR: usize = 8;
@@ -42,12 +42,12 @@ pub(super) fn header(state: &LiveState, columns: u16) -> Line<'_> {
 fn doing(state: &LiveState) -> String {
     let (step, total) = (state.steps(), state.start.steps);
     match state.phase {
-        Phase::Starting => format!("starting, {total} steps"),
+        Phase::Starting => format!("starting, {}", counted(total, "step")),
         Phase::Training => format!("step {step} of {total}"),
         Phase::Evaluating(done, batches) => {
             format!("evaluating {done} of {batches}, step {step} of {total}")
         }
-        Phase::Finished => format!("done, {step} steps"),
+        Phase::Finished => format!("done, {}", counted(step, "step")),
         Phase::Stopped => format!("stopped at step {step} of {total}"),
     }
 }

@@ -1,0 +1,46 @@
+//! 10 targets, a vocabulary of 256, hidden 64: logits take 10,240 bytes, picked states 2,560.
+
+use super::*;
+use crate::predict::made::{batch, workload};
+
+const LOGITS: u64 = 10_240;
+const PICKED: u64 = 2_560;
+
+fn stored(storage: Storage, home: Home) -> [u64; 2] {
+    let workload = Workload {
+        storage,
+        home,
+        ..workload("all-linear")
+    };
+    [forward(&workload, &batch()), backward(&workload, &batch())]
+}
+
+#[test]
+fn two_copies_forward_and_three_backward() {
+    assert_eq!(logits(&workload("all-linear"), &batch()), LOGITS);
+    let plain = [2 * LOGITS + PICKED, 3 * LOGITS + PICKED];
+    assert_eq!(stored(Storage::F32, Home::Flex), plain);
+    assert_eq!(stored(Storage::F16, Home::Flex), plain);
+    assert_eq!(stored(Storage::BF16, Home::Gpu), plain);
+}
+
+#[test]
+fn a_bf16_head_is_converted_on_the_cpu() {
+    let converted = 2 * LOGITS + 6 * 256 * 64 + PICKED;
+    assert_eq!(stored(Storage::BF16, Home::Flex), [converted; 2]);
+}
+
+#[test]
+fn an_adapter_on_the_head_keeps_its_input() {
+    let adapted = workload("lm_head");
+    let kept = PICKED + F32 * 10 * 4;
+    assert_eq!(backward(&adapted, &batch()), 3 * LOGITS + PICKED + kept);
+    assert_eq!(forward(&adapted, &batch()), 2 * LOGITS + PICKED);
+}
+
+#[test]
+fn no_targets_no_logits() {
+    let none = MicroBatch::full(2, 8, 0);
+    assert_eq!(backward(&workload("all-linear"), &none), 0);
+    assert_eq!(forward(&workload("all-linear"), &none), 0);
+}

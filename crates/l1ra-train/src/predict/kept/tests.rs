@@ -1,0 +1,80 @@
+//! Sums over layers, added up by hand: 16 tokens, `[2, 4, 8, 8]` scores are 512 numbers.
+
+use super::*;
+use crate::predict::made::{batch, workload};
+
+fn kept(targets: &str) -> Vec<LayerKept> {
+    layers(&workload(targets), &batch())
+}
+
+#[test]
+fn every_layer_adapted() {
+    // q, k, v on one input; queries, keys; scores twice, a number a row, keys; scores; o.
+    let attention = (1024 + 192) + (1024 + 512) + (2 * 512 + 64 + 512) + 512 + (1024 + 64);
+    // Norm; gate and up on one input; gate, its sigmoid, up; silu(gate); down.
+    let mlp = 1056 + (1024 + 128) + 3 * 2048 + 2048 + (2048 + 64);
+    let first = LayerKept {
+        attention,
+        scores: 512,
+        mlp,
+        tracked: true,
+    };
+    // Only from the first adapter on does a norm's input need a gradient.
+    let second = LayerKept {
+        attention: attention + 1056,
+        ..first
+    };
+    assert_eq!(kept("all-linear"), [first, second]);
+    assert_eq!(first.total(), 5952 + 12_512);
+}
+
+#[test]
+fn queries_and_values_alone() {
+    let attention = (1024 + 128) + 512 + (2 * 512 + 64 + 512) + 512;
+    let mlp = 1056 + 3 * 2048 + 2048;
+    let [first, second] = kept(".*(q|v)_proj")[..] else {
+        panic!("two layers");
+    };
+    assert_eq!([first.attention, first.mlp], [attention, mlp]);
+    // Keys of the second layer depend on the first one's adapters.
+    assert_eq!(
+        [second.attention, second.mlp],
+        [attention + 1056 + 1024, mlp]
+    );
+}
+
+#[test]
+fn layers_below_every_adapter_keep_nothing() {
+    let [first, second] = kept(r".*\.1\..*")[..] else {
+        panic!("two layers");
+    };
+    assert_eq!(first, LayerKept::default());
+    assert_eq!(second.attention, 5952);
+    assert!(second.tracked);
+}
+
+#[test]
+fn layers_above_pass_the_gradient_through() {
+    let [first, second] = kept(r".*\.0\..*")[..] else {
+        panic!("two layers");
+    };
+    assert_eq!(first.total(), 5952 + 12_512);
+    // No inputs of adapters, everything else.
+    assert_eq!(second.attention, 1056 + 1536 + 1600 + 512);
+    assert_eq!(second.mlp, 1056 + 4 * 2048);
+}
+
+#[test]
+fn values_alone_keep_the_scores_once() {
+    let first = kept(r".*\.0\.self_attn\.v_proj")[0];
+    assert_eq!([first.attention, first.scores], [1024 + 64 + 512, 0]);
+}
+
+#[test]
+fn dropout_keeps_an_input_and_a_mask_for_each_adapter() {
+    let of = |ranks: &[u64], tracked, dropout| adapters(ranks, 1024, 16, tracked, dropout);
+    assert_eq!(of(&[4, 0, 4], true, false), 1024 + 16 * 8);
+    assert_eq!(of(&[4, 0, 4], true, true), 2 * 2 * 1024 + 16 * 8);
+    assert_eq!(of(&[4, 0, 4], false, true), 2 * 1024 + 16 * 8);
+    assert_eq!(of(&[0, 0], true, true), 0);
+}
