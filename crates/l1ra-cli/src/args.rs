@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use l1ra_core::peft::Layout;
 use l1ra_models::{Sampling, weights::Storage};
 use l1ra_train::{
+    bench::Method,
     data::{DataForm, TrainOn},
     recipe,
 };
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Say what a model, adapter or data file holds
     Inspect(InspectArgs),
+    /// Measure a training step, a forward or generation on random tokens
+    Bench(BenchArgs),
 }
 
 /// What lays values over a recipe.
@@ -224,6 +227,39 @@ pub(crate) struct ReportArgs {
 pub(crate) struct InspectArgs {
     /// Model folder, .gguf file, adapter folder or data file
     pub(crate) path: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// l1ra or lora (a training step with or without gates), forward, generate
+    #[arg(long, default_value = "l1ra")]
+    pub(crate) method: Method,
+    /// Tokens of a row; of the prompt, when generating
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) seq: usize,
+    /// Rows
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) batch: usize,
+    /// Steps that count; tokens, when generating
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) steps: usize,
+    /// Steps before them
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) warmup: usize,
+    /// Threads, 0: as many as there are cores
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Rank of the adapters, on every linear layer
+    #[arg(long, value_name = "R", default_value_t = 16)]
+    pub(crate) rank: usize,
+    /// Share of the tokens that are targets
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    pub(crate) targets: f64,
+    /// Make the activations of blocks again in the backward
+    #[arg(long)]
+    pub(crate) recompute: bool,
 }
 
 /// Parses the command line.

@@ -20,6 +20,7 @@ use args::Command;
 use output::Output;
 
 fn main() -> ExitCode {
+    l1ra_train::memory::keep_freed_memory();
     let cli = match args::parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => commands::plan(args, &output),
         Command::Report(args) => commands::report(args, &output),
         Command::Inspect(args) => commands::inspect(args, &output),
+        Command::Bench(args) => commands::bench(args, &output),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -124,6 +124,22 @@ fn main() {
                 gemm::Parallelism::Rayon(threads),
             );
         };
+        if n == 49152 {
+            // The products with one row are packing and little else.
+            for (name, right) in [
+                ("B", Right::rows(&b, n)),
+                ("Bᵀ", Right::rows(&b, k).transpose()),
+            ] {
+                let seconds = time(5, || {
+                    let term = Term::new(Left::rows(&a, k), right, k);
+                    sum_of_products(&mut out, n, [6, n], &[term], Before::Drop);
+                });
+                println!(
+                    "packing {name}: {:.2} ns a value and thread",
+                    seconds * threads as f64 / (k * n) as f64 * 1e9
+                );
+            }
+        }
         let theirs = time(runs, || gemm([1, n as isize], &mut out));
         let theirs_t = time(runs, || gemm([k as isize, 1], &mut out));
         let rate = |seconds: f64| flops / seconds / 1e9 / peak * 100.0;

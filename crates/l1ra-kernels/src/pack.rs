@@ -39,6 +39,9 @@ pub(crate) fn panels(
     }
 }
 
+/// Rows and columns of a square that is transposed in registers.
+const SIDE: usize = 8;
+
 #[derive(Clone, Copy)]
 struct Shape {
     width: usize,
@@ -58,31 +61,46 @@ fn copy<T: Element>(panels: &mut [f32], shape: Shape, values: &[T], right: Right
         from,
         n,
     } = shape;
+    let values = &values[from * right.row..];
+    let part = at * width..(at + len) * width;
     Arch::new().dispatch(|| {
-        for (index, panel) in panels.chunks_exact_mut(width * depth).enumerate() {
-            let first = index * width;
-            let columns = width.min(n - first);
-            let panel = &mut panel[at * width..(at + len) * width];
-            let values = &values[from * right.row + first * right.column..];
-            if right.column == 1 {
-                for (i, line) in panel.chunks_exact_mut(width).enumerate() {
-                    let stored = &values[i * right.row..][..columns];
+        if right.column == 1 {
+            // Row by row, so that the matrix is read in order.
+            for (i, stored) in values.chunks(right.row.max(n)).take(len).enumerate() {
+                for (index, stored) in stored[..n].chunks(width).enumerate() {
+                    let line = &mut panels[(index * depth + at + i) * width..][..width];
+                    if let (Ok(line), Ok(stored)) = (
+                        <&mut [f32; 16]>::try_from(&mut *line),
+                        <&[T; 16]>::try_from(stored),
+                    ) {
+                        *line = stored.map(Element::widen);
+                        continue;
+                    }
+                    let (line, rest) = line.split_at_mut(stored.len());
                     line.iter_mut()
                         .zip(stored)
                         .for_each(|(line, stored)| *line = stored.widen());
-                    line[columns..].fill(0.0);
+                    rest.fill(0.0);
                 }
-            } else if right.row == 1 {
+            }
+            return;
+        }
+        for (index, panel) in panels.chunks_exact_mut(width * depth).enumerate() {
+            let first = index * width;
+            let columns = width.min(n - first);
+            let panel = &mut panel[part.clone()];
+            let values = &values[first * right.column..];
+            if right.row == 1 {
                 transpose(panel, width, values, right.column, columns);
-            } else {
-                for (i, line) in panel.chunks_exact_mut(width).enumerate() {
-                    for (j, line) in line.iter_mut().enumerate() {
-                        *line = if j < columns {
-                            values[i * right.row + j * right.column].widen()
-                        } else {
-                            0.0
-                        };
-                    }
+                continue;
+            }
+            for (i, line) in panel.chunks_exact_mut(width).enumerate() {
+                for (j, line) in line.iter_mut().enumerate() {
+                    *line = if j < columns {
+                        values[i * right.row + j * right.column].widen()
+                    } else {
+                        0.0
+                    };
                 }
             }
         }
@@ -98,7 +116,6 @@ fn transpose<T: Element>(
     stride: usize,
     columns: usize,
 ) {
-    const SIDE: usize = 8;
     for (block, lines) in panel.chunks_mut(SIDE * width).enumerate() {
         let k = block * SIDE;
         let depth = lines.len() / width;
@@ -111,11 +128,9 @@ fn transpose<T: Element>(
                         *square = stored.widen();
                     }
                 }
-                for (r, line) in lines.chunks_exact_mut(width).enumerate() {
-                    let line = &mut line[j..j + SIDE];
-                    for (line, square) in line.iter_mut().zip(&square) {
-                        *line = square[r];
-                    }
+                let turned = turn(square);
+                for (line, turned) in lines.chunks_exact_mut(width).zip(&turned) {
+                    line[j..j + SIDE].copy_from_slice(turned);
                 }
             } else {
                 for (r, line) in lines.chunks_exact_mut(width).enumerate() {
@@ -130,4 +145,37 @@ fn transpose<T: Element>(
             }
         }
     }
+}
+
+/// The transpose of a square, in three rounds that each take two rows: shuffles of registers, where a
+/// register holds a row.
+#[inline(always)]
+fn turn(r: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
+    let low = |a: [f32; 8], b: [f32; 8]| [a[0], b[0], a[1], b[1], a[4], b[4], a[5], b[5]];
+    let high = |a: [f32; 8], b: [f32; 8]| [a[2], b[2], a[3], b[3], a[6], b[6], a[7], b[7]];
+    let even = |a: [f32; 8], b: [f32; 8]| [a[0], a[1], b[0], b[1], a[4], a[5], b[4], b[5]];
+    let odd = |a: [f32; 8], b: [f32; 8]| [a[2], a[3], b[2], b[3], a[6], a[7], b[6], b[7]];
+    let front = |a: [f32; 8], b: [f32; 8]| [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
+    let back = |a: [f32; 8], b: [f32; 8]| [a[4], a[5], a[6], a[7], b[4], b[5], b[6], b[7]];
+    let quarter = |a, b, c, d| {
+        let [ab_low, ab_high, cd_low, cd_high] = [low(a, b), high(a, b), low(c, d), high(c, d)];
+        [
+            even(ab_low, cd_low),
+            odd(ab_low, cd_low),
+            even(ab_high, cd_high),
+            odd(ab_high, cd_high),
+        ]
+    };
+    let top = quarter(r[0], r[1], r[2], r[3]);
+    let bottom = quarter(r[4], r[5], r[6], r[7]);
+    [
+        front(top[0], bottom[0]),
+        front(top[1], bottom[1]),
+        front(top[2], bottom[2]),
+        front(top[3], bottom[3]),
+        back(top[0], bottom[0]),
+        back(top[1], bottom[1]),
+        back(top[2], bottom[2]),
+        back(top[3], bottom[3]),
+    ]
 }

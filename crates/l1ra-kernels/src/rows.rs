@@ -75,3 +75,20 @@ pub fn column_dots(a: &[f32], b: &[f32], d: usize) -> Vec<f32> {
     }
     sums
 }
+
+/// `out [d, n] = xᵀ` for `x [n, d]`.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn transpose(out: &mut [f32], x: &[f32], d: usize) {
+    assert!(
+        out.len() == x.len() && x.len().is_multiple_of(d.max(1)),
+        "lengths"
+    );
+    let n = x.len() / d.max(1);
+    for (j, out) in out.chunks_exact_mut(n.max(1)).enumerate() {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = x[i * d + j];
+        }
+    }
+}

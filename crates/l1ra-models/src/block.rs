@@ -31,6 +31,24 @@ impl Block {
         let normed = norm(&self.post_attention_layernorm, x.clone());
         x + self.mlp.forward(normed)
     }
+
+    /// Whether an adapter drops parts of its input in training.
+    pub fn has_dropout(&self) -> bool {
+        let (attention, mlp) = (&self.self_attn, &self.mlp);
+        let layers = [
+            &attention.q_proj,
+            &attention.k_proj,
+            &attention.v_proj,
+            &attention.o_proj,
+            &mlp.gate_proj,
+            &mlp.up_proj,
+            &mlp.down_proj,
+        ];
+        let adapters = layers.iter().filter_map(|layer| layer.adapter.as_ref());
+        adapters
+            .into_iter()
+            .any(|adapter| adapter.dropout.prob > 0.0)
+    }
 }
 
 /// A norm of the model, as one operation where the device has kernels (`l1ra_ops::norm`).

@@ -3,7 +3,7 @@
 use burn::{
     module::{Module, Param},
     nn::RmsNorm,
-    tensor::{Device, FloatDType, Int, Tensor},
+    tensor::{FloatDType, Int, Tensor},
 };
 use l1ra_core::{AdaptedLinear, AdaptedModule};
 
@@ -87,13 +87,7 @@ impl CausalLm {
         inspect: impl FnMut(&Tensor<3>),
     ) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let positions = Positions::new(
-            &self.config,
-            &self.inverse_frequencies,
-            start,
-            ids.dims(),
-            &ids.device(),
-        );
+        let positions = self.positions_after(start, &ids);
         self.run(ids, &positions, cache, inspect)
     }
 
@@ -102,16 +96,32 @@ impl CausalLm {
     ///
     /// `ids` must have the shape [`Segments::dims`]; Burn panics on another.
     pub fn hidden_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
-        self.run(
-            ids.clone(),
-            &self.packed_positions(segments, &ids.device()),
-            None,
-            |_| {},
-        )
+        let positions = self.positions(&ids, Some(segments));
+        self.run(ids, &positions, None, |_| {})
     }
 
-    fn packed_positions(&self, segments: &Segments, device: &Device) -> Positions {
-        Positions::packed(&self.config, &self.inverse_frequencies, segments, device)
+    /// What all blocks share in a forward of `ids` without a cache.
+    pub fn positions(&self, ids: &Tensor<2, Int>, segments: Option<&Segments>) -> Positions {
+        let inverse = &self.inverse_frequencies;
+        match segments {
+            Some(segments) => Positions::packed(&self.config, inverse, segments, &ids.device()),
+            None => self.positions_after(0, ids),
+        }
+    }
+
+    fn positions_after(&self, start: usize, ids: &Tensor<2, Int>) -> Positions {
+        let inverse = &self.inverse_frequencies;
+        Positions::new(&self.config, inverse, start, ids.dims(), &ids.device())
+    }
+
+    /// The residual stream before the first block: `[batch, length, hidden]`, f32.
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [batch, length] = ids.dims();
+        let embedding = self.model.embed_tokens.weight.val();
+        embedding
+            .select(0, ids.reshape([(batch * length) as i64]))
+            .cast(FloatDType::F32)
+            .reshape([batch, length, self.config.hidden_size])
     }
 
     fn run(
@@ -121,12 +131,8 @@ impl CausalLm {
         mut cache: Option<&mut KvCache>,
         mut inspect: impl FnMut(&Tensor<3>),
     ) -> Tensor<3> {
-        let [batch, length] = ids.dims();
-        let embedding = self.model.embed_tokens.weight.val();
-        let mut x = embedding
-            .select(0, ids.reshape([(batch * length) as i64]))
-            .cast(FloatDType::F32)
-            .reshape([batch, length, self.config.hidden_size]);
+        let [_, length] = ids.dims();
+        let mut x = self.embed(ids);
         for (layer, block) in self.model.layers.iter().enumerate() {
             inspect(&x);
             x = block.forward(

@@ -207,13 +207,16 @@ impl LinearKernels for Flex {
             let dg = rows::column_dots(&h, &dh, r);
             let d_gated = gated(&dh, &g);
             let scaled = gated(&h, &g);
-            let mut da = room(d_in * r);
+            // dAᵀ, as products with few rows of output read x where it lies.
+            let mut turned = room(r * d_in);
             let term = Term::new(
-                Left::transposed(&x_values, d_in),
-                Right::rows(&d_gated, r),
+                Left::transposed(&d_gated, r),
+                Right::rows(&x_values, d_in),
                 n,
             );
-            sum_of_products(&mut da, r, [d_in, r], &[term], Before::Drop);
+            sum_of_products(&mut turned, d_in, [r, d_in], &[term], Before::Drop);
+            let mut da = room(d_in * r);
+            rows::transpose(&mut da, &turned, d_in);
             let mut db = room(r * d_out);
             let right_dy = Right {
                 values: Values::F32(dy),

@@ -20,6 +20,7 @@
 //! | [`memory`] | memory of this process |
 //! | [`run`] | [`finetune`] |
 
+pub mod bench;
 pub mod callback;
 pub mod clip;
 pub mod data;
@@ -34,6 +35,7 @@ mod plural;
 pub mod predict;
 pub mod ranks;
 pub mod recipe;
+pub mod recompute;
 pub mod report;
 pub mod run;
 pub mod schedule;

@@ -9,10 +9,13 @@
 //! Resident bytes count file pages that are mapped and were touched, the program itself among them.
 //! Memory of a GPU is in none of these figures.
 
+mod allocator;
 #[cfg(any(target_os = "linux", test))]
 mod cgroup;
 
 use std::fmt;
+
+pub use allocator::keep_freed_memory;
 
 /// Bytes of this process in memory now, or `None` where the system does not say.
 pub fn resident_bytes() -> Option<u64> {

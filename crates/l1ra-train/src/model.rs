@@ -1,5 +1,10 @@
 //! [`FineTune`]: a language model with adapters, as a Burn learner.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use burn::{
     lr_scheduler::module_lr_scheduler::ModuleLearningRate,
     module::Module,
@@ -12,7 +17,7 @@ use burn::{
 };
 use l1ra_models::CausalLm;
 
-use crate::{callback::RankCallback, data::TokenBatch};
+use crate::{callback::RankCallback, data::TokenBatch, recompute};
 
 /// What one forward gives: the loss summed over targets, and their number.
 #[derive(Clone, Debug)]
@@ -63,6 +68,24 @@ pub struct FineTune {
     ranks: Option<RankCallback>,
     #[module(skip)]
     reduction: Reduction,
+    #[module(skip)]
+    recompute: Option<DropoutSeeds>,
+}
+
+/// Seeds of the dropout of steps that run blocks twice; clones count together.
+#[derive(Clone, Debug, Default)]
+struct DropoutSeeds {
+    first: u64,
+    steps: Arc<AtomicU64>,
+}
+
+impl DropoutSeeds {
+    fn next(&self) -> u64 {
+        let step = self.steps.fetch_add(1, Ordering::Relaxed);
+        self.first
+            .wrapping_mul(0x2545_f491_4f6c_dd1d)
+            .wrapping_add(step << 20)
+    }
 }
 
 impl FineTune {
@@ -72,7 +95,24 @@ impl FineTune {
             lm,
             ranks,
             reduction: Reduction::Sum,
+            recompute: None,
         }
+    }
+
+    /// The same with the activations of blocks made again in the backward; `seed` is that of dropout.
+    pub fn with_block_recompute(self, seed: u64) -> Self {
+        let seeds = DropoutSeeds {
+            first: seed,
+            ..Default::default()
+        };
+        Self {
+            recompute: Some(seeds),
+            ..self
+        }
+    }
+
+    pub(crate) fn reduction(&self) -> Reduction {
+        self.reduction
     }
 
     /// The same with another reduction.
@@ -116,6 +156,10 @@ impl TrainStep for FineTune {
     type Output = LossOutput;
 
     fn step(&self, batch: TokenBatch) -> TrainOutput<LossOutput> {
+        if let Some(seeds) = &self.recompute {
+            let (item, grads) = recompute::step(self, batch, seeds.next());
+            return TrainOutput { grads, item };
+        }
         let output = self.loss(batch);
         if output.targets == 0 {
             return TrainOutput {

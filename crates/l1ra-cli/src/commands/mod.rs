@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod bench;
 mod eval;
 mod export;
 mod generate;
@@ -9,6 +10,7 @@ mod plan;
 mod report;
 mod train;
 
+pub(crate) use bench::bench;
 pub(crate) use eval::eval;
 pub(crate) use export::export;
 pub(crate) use generate::generate;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::head::{Buffers, Head};
-use crate::{gemm::tile::Strip, math, share::Disjoint};
+use crate::{gemm::Left, math, share::Disjoint};
 
 /// What the forward left, and the gradient that comes in.
 pub(super) struct Saved<'a> {
@@ -42,16 +42,11 @@ impl Head<'_> {
                 self.slopes(scores, &mut d_scores, &block, &keys, [lse, &products]);
                 let shape = [keys.len(), d];
                 let part = keys.start * d..keys.end * d;
-                let columns = |matrix: &[f32]| Strip {
-                    start: matrix.as_ptr(),
-                    row: 1,
-                    column: keys.len(),
-                    len: block.len(),
-                };
                 let d_values = &mut d_values[part.clone()];
-                d_head_over_tokens.multiply_part(d_values, columns(scores), &block, shape, true);
-                let d_keys = &mut d_keys[part];
-                queries_over_tokens.multiply_part(d_keys, columns(&d_scores), &block, shape, true);
+                let left = Left::transposed(scores, keys.len());
+                d_head_over_tokens.multiply_part(d_values, left, &block, shape, true);
+                let left = Left::transposed(&d_scores, keys.len());
+                queries_over_tokens.multiply_part(&mut d_keys[part], left, &block, shape, true);
                 result.resize(block.len() * d, 0.0);
                 keys_over_tokens.multiply_rows(result, &d_scores, &keys, [block.len(), d]);
                 self.scatter(

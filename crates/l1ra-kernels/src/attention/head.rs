@@ -7,7 +7,7 @@ use pulp::Arch;
 use super::Shape;
 use crate::{
     gemm::{
-        Right,
+        Left, Right,
         tile::{Strip, Tiles},
     },
     math, pack,
@@ -156,13 +156,8 @@ impl<'a> Head<'a> {
     ) {
         let d = self.shape.head_dim;
         scores.resize(block.len() * keys.len(), 0.0);
-        let strip = Strip {
-            start: left[block.start * d..block.end * d].as_ptr(),
-            row: d,
-            column: 1,
-            len: d,
-        };
-        right.multiply_columns(scores, keys, block.len(), strip);
+        let left = Left::rows(&left[block.start * d..block.end * d], d);
+        right.multiply_columns(scores, keys, block.len(), left);
     }
 
     pub(super) fn forward(
@@ -255,23 +250,16 @@ impl Panels {
         out: &mut [f32],
         columns: &Range<usize>,
         rows: usize,
-        strip: Strip,
+        left: Left<'_>,
     ) {
-        let panels = &self.values[columns.start * self.depth..];
         let n = columns.len();
         assert!(out.len() >= rows * n, "output too short");
-        // SAFETY: checked here and by the slice above; the strip is the caller's.
+        let strip = self.strip(left, self.depth, columns.start * self.depth);
+        // SAFETY: checked here and in `strip`; the left side is the caller's.
         unsafe {
-            self.tiles.run(
-                out.as_mut_ptr(),
-                n,
-                [rows, n],
-                &[strip],
-                panels,
-                self.depth,
-                false,
-            );
-        }
+            self.tiles
+                .run(out.as_mut_ptr(), n, [rows, n], &[strip], false)
+        };
     }
 
     /// `out [rows, n]`: `left [rows, among]` by the rows `among` of the right side.
@@ -282,39 +270,39 @@ impl Panels {
         among: &Range<usize>,
         [rows, n]: [usize; 2],
     ) {
-        let strip = Strip {
-            start: left.as_ptr(),
-            row: among.len(),
-            column: 1,
-            len: among.len(),
-        };
         assert!(left.len() >= rows * among.len(), "left side too short");
-        self.multiply_part(out, strip, among, [rows, n], false);
+        let left = Left::rows(left, among.len());
+        self.multiply_part(out, left, among, [rows, n], false);
     }
 
     /// As [`multiply_rows`](Self::multiply_rows) for any left side, added to what is there.
     pub(super) fn multiply_part(
         &self,
         out: &mut [f32],
-        strip: Strip,
+        left: Left<'_>,
         among: &Range<usize>,
         [rows, n]: [usize; 2],
         add: bool,
     ) {
-        let panels = &self.values[among.start * self.tiles.columns()..];
         assert!(out.len() >= rows * n && among.end <= self.depth, "lengths");
-        // SAFETY: checked above; the strip is the caller's. The last panel is read up to its row
-        // `among.end`, which lies within the values.
+        let strip = self.strip(left, among.len(), among.start * self.tiles.columns());
+        // SAFETY: as above.
         unsafe {
-            self.tiles.run(
-                out.as_mut_ptr(),
-                n,
-                [rows, n],
-                &[strip],
-                panels,
-                self.depth,
-                add,
-            );
+            self.tiles
+                .run(out.as_mut_ptr(), n, [rows, n], &[strip], add)
+        };
+    }
+
+    fn strip(&self, left: Left<'_>, len: usize, first: usize) -> Strip {
+        let width = self.tiles.columns();
+        Strip {
+            start: left.values.as_ptr(),
+            row: left.row,
+            column: left.column,
+            len,
+            lines: self.values[first..].as_ptr(),
+            line: width,
+            panel: self.depth * width,
         }
     }
 }

@@ -23,6 +23,8 @@ use tile::{Strip, Tiles};
 
 /// Rows of `k` that one panel holds: a strip of `A` and a panel of `B` stay in the first cache.
 const K_BLOCK: usize = 1024;
+/// Rows of output below which a right side is not copied into panels.
+const FEW_ROWS: usize = 24;
 /// Bytes of packed panels that one task holds: they stay in the second cache.
 const PANEL_BYTES: usize = 384 << 10;
 
@@ -225,6 +227,21 @@ struct Block<'a> {
     len: usize,
 }
 
+impl<'a> Block<'a> {
+    /// The right side from the block's first row, where copying it would cost more than reading its
+    /// rows as they lie: f32, whole panels, and few rows of output.
+    fn in_place(&self, rows: usize, n: usize, width: usize) -> Option<&'a [f32]> {
+        match self.term.right.values {
+            Values::F32(values)
+                if self.term.right.column == 1 && rows <= FEW_ROWS && n.is_multiple_of(width) =>
+            {
+                Some(&values[self.from * self.term.right.row..])
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A group of consecutive blocks whose panels are held at once, `k` of `K_BLOCK` at most (and the
 /// small remainder of an adapter, which is not worth a pass of its own over the output).
 type Group<'a> = Vec<Block<'a>>;
@@ -333,31 +350,38 @@ unsafe fn run(tiles: Tiles, out: Disjoint<'_>, row: usize, groups: &[Group<'_>],
     PANELS.with_borrow_mut(|panels| {
         for (index, group) in groups.iter().enumerate() {
             let depth: usize = group.iter().map(|block| block.len).sum();
-            panels.resize(n.div_ceil(width) * width * depth, 0.0);
+            let room = n.div_ceil(width) * width * depth;
+            if panels.len() < room {
+                panels.resize(room, 0.0);
+            }
+            let panels = &mut panels[..room];
             let mut at = 0;
+            let mut strips = Vec::with_capacity(group.len());
             for block in group {
                 let right = block.term.right.skip_columns(part.columns.start);
-                pack::panels(panels, width, [depth, at, block.len], right, block.from, n);
+                let left = block.term.left;
+                let (lines, line, panel) = match block.in_place(part.rows.len(), n, width) {
+                    Some(values) => (values[part.columns.start..].as_ptr(), right.row, width),
+                    None => {
+                        pack::panels(panels, width, [depth, at, block.len], right, block.from, n);
+                        (panels[at * width..].as_ptr(), width, depth * width)
+                    }
+                };
                 at += block.len;
+                strips.push(Strip {
+                    start: left.values[part.rows.start * left.row + block.from * left.column..]
+                        .as_ptr(),
+                    row: left.row,
+                    column: left.column,
+                    len: block.len,
+                    lines,
+                    line,
+                    panel,
+                });
             }
             let add = index > 0 || part.before == Before::Add;
-            let lefts: Vec<Strip> = group
-                .iter()
-                .map(|block| Strip {
-                    start: unsafe {
-                        block.term.left.values.as_ptr().add(
-                            part.rows.start * block.term.left.row
-                                + block.from * block.term.left.column,
-                        )
-                    },
-                    row: block.term.left.row,
-                    column: block.term.left.column,
-                    len: block.len,
-                })
-                .collect();
             let start = out.pointer(part.rows.start * row + part.columns.start);
-            let shape = [part.rows.len(), n];
-            unsafe { tiles.run(start, row, shape, &lefts, panels, depth, add) };
+            unsafe { tiles.run(start, row, [part.rows.len(), n], &strips, add) };
         }
     });
 }

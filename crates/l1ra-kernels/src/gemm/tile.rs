@@ -2,13 +2,23 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Rows of a left side, as the inner loop reads them.
+/// One product, as the inner loop reads it.
 #[derive(Clone, Copy)]
 pub(crate) struct Strip {
+    /// Element (0, 0) of the left side.
     pub(crate) start: *const f32,
+    /// Distance between its rows.
     pub(crate) row: usize,
+    /// Distance between its columns.
     pub(crate) column: usize,
+    /// What is summed over.
     pub(crate) len: usize,
+    /// Element (0, 0) of the right side.
+    pub(crate) lines: *const f32,
+    /// Distance between its rows, within a panel.
+    pub(crate) line: usize,
+    /// Distance between its panels.
+    pub(crate) panel: usize,
 }
 
 /// The tile that this machine's registers hold.
@@ -54,20 +64,17 @@ impl Tiles {
         self.columns
     }
 
-    /// `out ← [out +] Σ strips·panels`, `shape` rows and columns.
+    /// `out ← [out +] Σ left·right` over `strips`, `shape` rows and columns.
     ///
     /// # Safety
-    /// `out` must hold the shape, the strips as many rows, and `panels` the sum of their lengths,
-    /// `depth`, for every group of columns.
-    #[allow(clippy::too_many_arguments)]
+    /// `out` must hold the shape; left sides as many rows; right sides whole panels of
+    /// [`columns`](Self::columns) for every group of columns.
     pub(crate) unsafe fn run(
         self,
         out: *mut f32,
         row: usize,
         shape: [usize; 2],
         strips: &[Strip],
-        panels: &[f32],
-        depth: usize,
         add: bool,
     ) {
         self.arch.dispatch(Run {
@@ -75,8 +82,6 @@ impl Tiles {
             row,
             shape,
             strips,
-            panels,
-            depth,
             add,
         });
     }
@@ -87,8 +92,6 @@ struct Run<'a> {
     row: usize,
     shape: [usize; 2],
     strips: &'a [Strip],
-    panels: &'a [f32],
-    depth: usize,
     add: bool,
 }
 
@@ -133,18 +136,17 @@ impl Run<'_> {
     unsafe fn strip<S: Simd, const R: usize>(&self, simd: S, i: usize) {
         let width = 2 * S::F32_LANES;
         let [_, n] = self.shape;
-        let mut panel = self.panels.as_ptr();
-        for j in (0..n).step_by(width) {
+        for (index, j) in (0..n).step_by(width).enumerate() {
             let mut sums = [[simd.splat_f32s(0.0); 2]; R];
-            let mut lines = panel;
             for strip in self.strips {
-                let start = unsafe { strip.start.add(i * strip.row) };
-                unsafe { accumulate::<S, R>(simd, &mut sums, start, strip, lines) };
-                lines = unsafe { lines.add(strip.len * width) };
+                unsafe {
+                    let start = strip.start.add(i * strip.row);
+                    let lines = strip.lines.add(index * strip.panel);
+                    accumulate::<S, R>(simd, &mut sums, start, strip, lines);
+                }
             }
             let out = unsafe { self.out.add(i * self.row + j) };
             unsafe { self.store::<S, R>(simd, sums, out, width.min(n - j)) };
-            panel = panel.wrapping_add(self.depth * width); // Past the end after the last.
         }
     }
 
@@ -198,16 +200,33 @@ unsafe fn accumulate<S: Simd, const R: usize>(
     for (r, pointer) in rows.iter_mut().enumerate() {
         *pointer = unsafe { start.add(r * strip.row) };
     }
-    let mut lines = lines.cast::<S::f32s>();
-    let mut at = 0;
-    for _ in 0..strip.len {
-        let [first, second] = unsafe { [lines.read_unaligned(), lines.add(1).read_unaligned()] };
+    let mut step = |at: usize, k: usize| {
+        // SAFETY: `k` is below the strip's length, `at` its distance from the start of a row.
+        let [first, second] = unsafe {
+            let line = lines.add(k * strip.line).cast::<S::f32s>();
+            [line.read_unaligned(), line.add(1).read_unaligned()]
+        };
         for (sums, row) in sums.iter_mut().zip(&rows) {
             let left = simd.splat_f32s(unsafe { *row.add(at) });
             sums[0] = simd.mul_add_e_f32s(left, first, sums[0]);
             sums[1] = simd.mul_add_e_f32s(left, second, sums[1]);
         }
-        lines = unsafe { lines.add(2) };
-        at += strip.column;
+    };
+    if strip.column == 1 {
+        // Four at a time: less counting, and the distances are constants.
+        let whole = strip.len / 4 * 4;
+        for k in (0..whole).step_by(4) {
+            step(k, k);
+            step(k + 1, k + 1);
+            step(k + 2, k + 2);
+            step(k + 3, k + 3);
+        }
+        for k in whole..strip.len {
+            step(k, k);
+        }
+    } else {
+        for k in 0..strip.len {
+            step(k * strip.column, k);
+        }
     }
 }
