@@ -39,8 +39,8 @@ pub mod target;
 pub mod walk;
 
 pub use adapter::{
-    AdaptedLinear, AdaptedModule, GatedLora, attach_adapters, forward_together, merge_adapters,
-    unmerge_adapters,
+    AdaptedLinear, AdaptedModule, GatedLora, Output, Prologue, attach_adapters, forward_together,
+    merge_adapters, unmerge_adapters,
 };
 pub use allocation::{RankAllocator, RankPlan};
 pub use config::{BudgetUnit, L1raConfig, Policy};

@@ -2,15 +2,17 @@
 
 use burn::{
     module::Module,
+    nn::RmsNorm,
     tensor::{Tensor, activation::softmax},
 };
-use l1ra_core::{AdaptedLinear, forward_together};
+use l1ra_core::{AdaptedLinear, Output, forward_together};
 use l1ra_ops::{
     attention::{attention, attention_cached},
     has_kernels,
 };
 
 use crate::{
+    block::normed,
     cache::KvCache,
     config::ModelConfig,
     positions::{Positions, Tables},
@@ -47,16 +49,18 @@ impl Attention {
         }
     }
 
-    /// Attention output for `x [batch, length, hidden]`, the same shape.
+    /// Attention output for the normed `x [batch, length, hidden]`, the same shape.
     pub fn forward(
         &self,
         x: Tensor<3>,
+        norm: &RmsNorm,
         positions: &Positions,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<3> {
         let y = if has_kernels(&x.device()) {
-            self.in_one(x, positions, cache)
+            self.in_one(x, norm, positions, cache)
         } else {
+            let x = normed(norm).apply(x);
             let q = self.q_proj.forward(x.clone());
             let k = self.k_proj.forward(x.clone());
             let v = self.v_proj.forward(x);
@@ -69,10 +73,12 @@ impl Attention {
     fn in_one(
         &self,
         x: Tensor<3>,
+        norm: &RmsNorm,
         positions: &Positions,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<3> {
-        let qkv = forward_together([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        let qkv = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let qkv = forward_together(qkv, x, &normed(norm), Output::Values);
         let (shape, rotary) = (positions.shape(), positions.rotary());
         match cache {
             None => attention(qkv, shape, rotary)

@@ -1,6 +1,7 @@
 //! One decoder block: attention and MLP, each behind a norm and beside the residual stream.
 
 use burn::{module::Module, nn::RmsNorm, tensor::Tensor};
+use l1ra_core::{Output, Prologue};
 use l1ra_ops::norm::rms_norm;
 
 use crate::{attention::Attention, cache::KvCache, mlp::Mlp, positions::Positions};
@@ -26,10 +27,28 @@ impl Block {
         positions: &Positions,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<3> {
-        let normed = norm(&self.input_layernorm, x.clone());
-        let x = x + self.self_attn.forward(normed, positions, cache);
-        let normed = norm(&self.post_attention_layernorm, x.clone());
-        x + self.mlp.forward(normed)
+        self.run(x, positions, cache, Output::Values)
+    }
+
+    /// The graph of [`forward`](Self::forward) for its backward alone: the values of the output may
+    /// be anything, and its last product is left out where the device has kernels.
+    pub fn forward_again(&self, x: Tensor<3>, positions: &Positions) -> Tensor<3> {
+        self.run(x, positions, None, Output::Unread)
+    }
+
+    fn run(
+        &self,
+        x: Tensor<3>,
+        positions: &Positions,
+        cache: Option<(&mut KvCache, usize)>,
+        output: Output,
+    ) -> Tensor<3> {
+        let attended = self
+            .self_attn
+            .forward(x.clone(), &self.input_layernorm, positions, cache);
+        let x = x + attended;
+        let norm = &self.post_attention_layernorm;
+        x.clone() + self.mlp.forward(x, norm, output)
     }
 
     /// Whether an adapter drops parts of its input in training.
@@ -54,4 +73,9 @@ impl Block {
 /// A norm of the model, as one operation where the device has kernels (`l1ra_ops::norm`).
 pub fn norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
     rms_norm(x, &norm.gamma.val(), norm.epsilon)
+}
+
+/// A norm as the first part of the layers that follow it.
+pub(crate) fn normed(norm: &RmsNorm) -> Prologue {
+    Prologue::Norm(norm.gamma.val(), norm.epsilon)
 }

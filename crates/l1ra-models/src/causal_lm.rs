@@ -8,7 +8,7 @@ use burn::{
 use l1ra_core::{AdaptedLinear, AdaptedModule};
 
 use l1ra_ops::{
-    linear::{Linear, linears},
+    linear::{Linear, Output, Prologue, linears},
     loss::{cross_entropy_sum, linear_cross_entropy},
 };
 
@@ -153,7 +153,10 @@ impl CausalLm {
     pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => linears(hidden, &[self.tied_head()]),
+            None => {
+                let head = [self.tied_head()];
+                linears(hidden, &Prologue::Nothing, &head, Output::Values)
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 //! The gated MLP: `down(silu(gate(x)) ∘ up(x))` (SwiGLU, arXiv 2002.05202).
 
-use burn::{module::Module, tensor::Tensor};
-use l1ra_core::{AdaptedLinear, forward_together};
-use l1ra_ops::swiglu::swiglu;
+use burn::{module::Module, nn::RmsNorm, tensor::Tensor};
+use l1ra_core::{AdaptedLinear, Output, Prologue, forward_together};
+
+use crate::block::normed;
 
 /// MLP of one block.
 #[derive(Module, Debug)]
@@ -16,9 +17,10 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// Output for `x [batch, length, hidden]`, the same shape.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate_up = forward_together([&self.gate_proj, &self.up_proj], x); // [.., 2·intermediate]
-        self.down_proj.forward(swiglu(gate_up))
+    /// Output for the normed `x [batch, length, hidden]`, the same shape.
+    pub fn forward(&self, x: Tensor<3>, norm: &RmsNorm, output: Output) -> Tensor<3> {
+        let gate_up = [&self.gate_proj, &self.up_proj];
+        let gate_up = forward_together(gate_up, x, &normed(norm), Output::Values); // [.., 2·intermediate]
+        forward_together([&self.down_proj], gate_up, &Prologue::Swiglu, output)
     }
 }

@@ -13,7 +13,7 @@ use burn_flex::{FlexTensor, Layout};
 use half::{bf16, f16};
 use l1ra_kernels::{
     attention,
-    gemm::{Before, Left, Right, Term, Values, sum_of_products},
+    gemm::{self, Left, Right, Term, Values, sum_of_products},
     loss::linear_cross_entropy,
     norm,
     rope::Rotary,
@@ -22,7 +22,7 @@ use l1ra_kernels::{
 
 use crate::{
     attention::AttentionKernels,
-    linear::{Adapter, AdapterGradients, Gradients, LinearKernels, Part, Wanted},
+    linear::{Adapter, AdapterGradients, Before, Gradients, LinearKernels, Output, Part, Wanted},
     loss::LossKernels,
     norm::NormKernels,
     route::GraphTensor,
@@ -135,22 +135,90 @@ fn gated(h: &[f32], g: &[f32]) -> Vec<f32> {
     out
 }
 
+/// What a prologue makes of an input, `[n, d_in]`, and the inverse roots where it is a norm.
+struct Prepared<'a> {
+    values: Cow<'a, [f32]>,
+    inverse: Vec<f32>,
+    shape: [usize; 2],
+}
+
+fn prepare<'a>(x: &'a FlexTensor, before: &Before<Flex>) -> Prepared<'a> {
+    let [n, width] = rows_of(x);
+    let input = values(x);
+    match before {
+        Before::Nothing => Prepared {
+            values: input,
+            inverse: Vec::new(),
+            shape: [n, width],
+        },
+        Before::Norm { weight, epsilon } => {
+            let (mut normed, mut inverse) = (room(n * width), room(n));
+            norm::forward(&mut normed, &mut inverse, &input, &values(weight), *epsilon);
+            Prepared {
+                values: Cow::Owned(normed),
+                inverse,
+                shape: [n, width],
+            }
+        }
+        Before::Swiglu => {
+            let mut gated = room(n * width / 2);
+            swiglu::forward(&mut gated, &input, width / 2);
+            Prepared {
+                values: Cow::Owned(gated),
+                inverse: Vec::new(),
+                shape: [n, width / 2],
+            }
+        }
+    }
+}
+
+/// The gradient of an input from that of what its prologue made.
+fn prologue_backward(
+    dy: Vec<f32>,
+    x: &FlexTensor,
+    before: &Before<Flex>,
+    inverse: &[f32],
+) -> Vec<f32> {
+    let mut dx = match before {
+        Before::Nothing => return dy,
+        _ => room(x.layout().num_elements()),
+    };
+    match before {
+        Before::Nothing => {}
+        Before::Norm { weight, .. } => {
+            norm::backward(&mut dx, &dy, &values(x), &values(weight), inverse);
+        }
+        Before::Swiglu => swiglu::backward(&mut dx, &dy, &values(x), rows_of(x)[1] / 2),
+    }
+    dx
+}
+
 impl LinearKernels for Flex {
-    fn forward(x: &FlexTensor, parts: &[Part<Self>]) -> (FlexTensor, Vec<Option<FlexTensor>>) {
-        let [n, d_in] = rows_of(x);
+    fn forward(
+        x: &FlexTensor,
+        before: &Before<Self>,
+        parts: &[Part<Self>],
+        output: Output,
+    ) -> (FlexTensor, Vec<Option<FlexTensor>>) {
+        let prepared = prepare(x, before);
+        let ([n, d_in], x_values) = (prepared.shape, &prepared.values);
         let total: usize = parts.iter().map(|part| width(&part.weight, 1)).sum();
-        let x_values = values(x);
-        let mut y = room(n * total);
+        let mut y = match output {
+            Output::Values => room(n * total),
+            Output::Unread => vec![0.0; n * total],
+        };
         let mut low = Vec::new();
         let mut at = 0;
         for part in parts {
             let d_out = width(&part.weight, 1);
-            let left = Left::rows(&x_values, d_in);
+            let left = Left::rows(x_values, d_in);
             let base = Term::new(left, right(&part.weight), d_in);
             let out = &mut y[at.min(n * total)..];
             match &part.adapter {
                 None => {
-                    sum_of_products(out, total, [n, d_out], &[base], Before::Drop);
+                    if output == Output::Values {
+                        sum_of_products(out, total, [n, d_out], &[base], gemm::Before::Drop);
+                    }
                     low.push(None);
                 }
                 Some(Adapter { a, g, b }) => {
@@ -161,11 +229,14 @@ impl LinearKernels for Flex {
                         r,
                         [n, r],
                         &[Term::new(left, right(a), d_in)],
-                        Before::Drop,
+                        gemm::Before::Drop,
                     );
-                    let scaled = gated(&h, &values(g));
-                    let side = Term::new(Left::rows(&scaled, r), right(b), r);
-                    sum_of_products(out, total, [n, d_out], &[base, side], Before::Drop);
+                    if output == Output::Values {
+                        let scaled = gated(&h, &values(g));
+                        let side = Term::new(Left::rows(&scaled, r), right(b), r);
+                        let terms = [base, side];
+                        sum_of_products(out, total, [n, d_out], &terms, gemm::Before::Drop);
+                    }
                     low.push(Some(tensor(h, [n, r])));
                 }
             }
@@ -177,13 +248,15 @@ impl LinearKernels for Flex {
     fn backward(
         dy: &FlexTensor,
         x: &FlexTensor,
+        before: &Before<Self>,
         parts: &[Part<Self>],
         low: &[Option<FlexTensor>],
         wanted: Wanted,
     ) -> Gradients<Self> {
-        let [n, d_in] = rows_of(x);
+        let prepared = prepare(x, before);
+        let ([n, d_in], x_values) = (prepared.shape, &prepared.values);
         let [_, total] = rows_of(dy);
-        let (x_values, dy_values) = (values(x), values(dy));
+        let dy_values = values(dy);
         let mut at = 0;
         let mut sides = Vec::new();
         for (part, h) in parts.iter().zip(low) {
@@ -203,7 +276,7 @@ impl LinearKernels for Flex {
             };
             let mut dh = room(n * r);
             let term = Term::new(left, right(b).transpose(), d_out);
-            sum_of_products(&mut dh, r, [n, r], &[term], Before::Drop);
+            sum_of_products(&mut dh, r, [n, r], &[term], gemm::Before::Drop);
             let dg = rows::column_dots(&h, &dh, r);
             let d_gated = gated(&dh, &g);
             let scaled = gated(&h, &g);
@@ -214,7 +287,7 @@ impl LinearKernels for Flex {
                 Right::rows(&x_values, d_in),
                 n,
             );
-            sum_of_products(&mut turned, d_in, [r, d_in], &[term], Before::Drop);
+            sum_of_products(&mut turned, d_in, [r, d_in], &[term], gemm::Before::Drop);
             let mut da = room(d_in * r);
             rows::transpose(&mut da, &turned, d_in);
             let mut db = room(r * d_out);
@@ -224,7 +297,7 @@ impl LinearKernels for Flex {
                 column: 1,
             };
             let term = Term::new(Left::transposed(&scaled, r), right_dy, n);
-            sum_of_products(&mut db, d_out, [r, d_out], &[term], Before::Drop);
+            sum_of_products(&mut db, d_out, [r, d_out], &[term], gemm::Before::Drop);
             let gradients = AdapterGradients {
                 a: tensor(da, [d_in, r]),
                 g: tensor(dg, [r]),
@@ -250,7 +323,8 @@ impl LinearKernels for Flex {
                 at += d_out;
             }
             let mut dx = room(n * d_in);
-            sum_of_products(&mut dx, d_in, [n, d_in], &terms, Before::Drop);
+            sum_of_products(&mut dx, d_in, [n, d_in], &terms, gemm::Before::Drop);
+            let dx = prologue_backward(dx, x, before, &prepared.inverse);
             tensor(dx, x.layout().shape().clone())
         });
         Gradients {

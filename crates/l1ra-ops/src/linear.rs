@@ -7,7 +7,10 @@
 //! dx = Σ_j dy_j·W_jᵀ + (dh_j∘g_j)·A_jᵀ
 //! ```
 //!
-//! Between forward and backward x is kept once for all layers, and every `h [n, r]`. Nothing of the
+//! x may be what a [`Prologue`] makes of the tensor that goes in: the norm before the layers, or the
+//! MLP's gate. It is then made again in the backward, which costs a pass over it and saves keeping it.
+//!
+//! Between forward and backward the input is kept once for all layers, and every `h [n, r]`. Nothing of the
 //! size of a weight is made or kept; weights are read as they are stored (f32, bf16, f16).
 
 use burn::{
@@ -24,6 +27,33 @@ use burn::{
 };
 
 use crate::route::GraphTensor;
+
+/// What is done to the input first.
+#[derive(Clone, Debug)]
+pub enum Before<B: Backend> {
+    /// Nothing.
+    Nothing,
+    /// RMS norm with a frozen weight, `[d_in]`.
+    Norm {
+        /// The weight.
+        weight: FloatTensor<B>,
+        /// ε.
+        epsilon: f32,
+    },
+    /// `silu(gate) ∘ up`, the input being `[.., 2·d_in]`.
+    Swiglu,
+}
+
+/// Whether anybody will read the values of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// They are computed.
+    #[default]
+    Values,
+    /// Only the gradient that comes back through it matters, as when a block is run again for its
+    /// backward: the values may be anything.
+    Unread,
+}
 
 /// One of the layers.
 #[derive(Clone, Debug)]
@@ -77,13 +107,16 @@ pub trait LinearKernels: Backend {
     /// `[.., Σ d_out]`, the layers' outputs side by side, and every adapter's `h [n, r]`.
     fn forward(
         x: &FloatTensor<Self>,
+        before: &Before<Self>,
         parts: &[Part<Self>],
+        output: Output,
     ) -> (FloatTensor<Self>, Vec<Option<FloatTensor<Self>>>);
 
     /// Gradients for `dy [.., Σ d_out]`.
     fn backward(
         dy: &FloatTensor<Self>,
         x: &FloatTensor<Self>,
+        before: &Before<Self>,
         parts: &[Part<Self>],
         low: &[Option<FloatTensor<Self>>],
         wanted: Wanted,
@@ -96,6 +129,7 @@ struct LinearBackward;
 #[derive(Clone, Debug)]
 struct Saved<B: Backend> {
     x: FloatTensor<B>,
+    before: Before<B>,
     parts: Vec<Part<B>>,
     low: Vec<Option<FloatTensor<B>>>,
 }
@@ -110,14 +144,19 @@ impl<B: LinearKernels, const N: usize> Backward<B, N> for LinearBackward {
         grads: &mut grads::Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let Saved { x, parts, low } = ops.state;
+        let Saved {
+            x,
+            before,
+            parts,
+            low,
+        } = ops.state;
         let dy = grads.consume::<B>(&ops.node);
         let mut parents = ops.parents.into_iter();
         let x_node = parents.next().flatten();
         let wanted = Wanted {
             x: x_node.is_some(),
         };
-        let gradients = B::backward(&dy, &x, &parts, &low, wanted);
+        let gradients = B::backward(&dy, &x, &before, &parts, &low, wanted);
         drop(dy);
         for gradients in gradients.adapters {
             let nodes = [parents.next(), parents.next(), parents.next()].map(Option::flatten);
@@ -144,7 +183,9 @@ struct GraphPart<B: Backend> {
 
 fn in_graph<B: LinearKernels, const N: usize>(
     x: GraphTensor<B>,
+    before: Before<B>,
     parts: Vec<GraphPart<B>>,
+    output: Output,
 ) -> GraphTensor<B> {
     let nodes: [_; N] = std::array::from_fn(|i| {
         let adapter = (i > 0)
@@ -162,9 +203,17 @@ fn in_graph<B: LinearKernels, const N: usize>(
     let prepared = Backward::<B, N>::prepare::<NoCheckpointing>(LinearBackward, nodes);
     let x = x.into_primitive();
     let parts: Vec<_> = parts.into_iter().map(inner).collect();
-    let (y, low) = B::forward(&x, &parts);
+    let (y, low) = B::forward(&x, &before, &parts, output);
     match prepared.compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => prepared.finish(Saved { x, parts, low }, y),
+        OpsKind::Tracked(prepared) => {
+            let saved = Saved {
+                x,
+                before,
+                parts,
+                low,
+            };
+            prepared.finish(saved, y)
+        }
         OpsKind::UnTracked(prepared) => prepared.finish(y),
     }
 }
@@ -178,7 +227,30 @@ pub struct Linear {
     pub adapter: Option<(Tensor<2>, Tensor<1>, Tensor<2>)>,
 }
 
-/// The outputs of up to three layers side by side, `[.., Σ d_out]`, for `x [.., d_in]`.
+/// What is done to the input first, as tensors.
+#[derive(Clone, Debug)]
+pub enum Prologue {
+    /// Nothing.
+    Nothing,
+    /// [`rms_norm`](crate::norm::rms_norm) with this weight and ε.
+    Norm(Tensor<1>, f64),
+    /// [`swiglu`](crate::swiglu::swiglu).
+    Swiglu,
+}
+
+impl Prologue {
+    /// As an operation of its own.
+    pub fn apply<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Nothing => x,
+            Self::Norm(weight, epsilon) => crate::norm::rms_norm(x, weight, *epsilon),
+            Self::Swiglu => crate::swiglu::swiglu(x),
+        }
+    }
+}
+
+/// The outputs of up to three layers side by side, `[.., Σ d_out]`, for what `prologue` makes of `x`,
+/// `[.., d_in]`.
 ///
 /// Uses [`LinearKernels`] where the tensors' backend has them, the weights are frozen and stored in
 /// f32, bf16 or f16 and everything else is f32; [`composed`] elsewhere. Values and gradients are the
@@ -186,16 +258,35 @@ pub struct Linear {
 ///
 /// # Panics
 /// If shapes do not fit, as Burn's own operations do.
-pub fn linears<const D: usize>(x: Tensor<D>, layers: &[Linear]) -> Tensor<D> {
+pub fn linears<const D: usize>(
+    x: Tensor<D>,
+    prologue: &Prologue,
+    layers: &[Linear],
+    output: Output,
+) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if crate::route::is_ready(&x) && (1..=3).contains(&layers.len()) {
         let weights: Option<Vec<Tensor<2>>> = layers.iter().map(frozen).collect();
-        if let Some(weights) = weights {
-            check(&x, layers);
-            return on_flex(x, layers, weights);
+        if let (Some(weights), Some(before)) = (weights, before(prologue)) {
+            check(&x, prologue, layers);
+            return on_flex(x, before, layers, weights, output);
         }
     }
-    composed(x, layers)
+    let _ = output;
+    composed(prologue.apply(x), layers)
+}
+
+/// A prologue that kernels can take.
+#[cfg(feature = "flex")]
+fn before(prologue: &Prologue) -> Option<Before<burn::backend::Flex>> {
+    Some(match prologue {
+        Prologue::Nothing => Before::Nothing,
+        Prologue::Norm(weight, epsilon) => Before::Norm {
+            weight: crate::flex::primitive(crate::route::constant_f32(weight)?),
+            epsilon: *epsilon as f32,
+        },
+        Prologue::Swiglu => Before::Swiglu,
+    })
 }
 
 /// The weight of a layer that kernels can take.
@@ -210,8 +301,12 @@ fn frozen(layer: &Linear) -> Option<Tensor<2>> {
 }
 
 #[cfg(feature = "flex")]
-fn check<const D: usize>(x: &Tensor<D>, layers: &[Linear]) {
-    let d_in = x.dims()[D - 1];
+fn check<const D: usize>(x: &Tensor<D>, prologue: &Prologue, layers: &[Linear]) {
+    let width = x.dims()[D - 1];
+    let d_in = match prologue {
+        Prologue::Swiglu => width / 2,
+        _ => width,
+    };
     for layer in layers {
         let [rows, d_out] = layer.weight.dims();
         assert_eq!(rows, d_in, "width of the input and rows of the weight");
@@ -227,7 +322,13 @@ fn check<const D: usize>(x: &Tensor<D>, layers: &[Linear]) {
 }
 
 #[cfg(feature = "flex")]
-fn on_flex<const D: usize>(x: Tensor<D>, layers: &[Linear], weights: Vec<Tensor<2>>) -> Tensor<D> {
+fn on_flex<const D: usize>(
+    x: Tensor<D>,
+    before: Before<burn::backend::Flex>,
+    layers: &[Linear],
+    weights: Vec<Tensor<2>>,
+    output: Output,
+) -> Tensor<D> {
     use crate::flex::{graph_primitive, primitive, run};
     use burn::backend::Flex;
 
@@ -243,7 +344,7 @@ fn on_flex<const D: usize>(x: Tensor<D>, layers: &[Linear], weights: Vec<Tensor<
             }),
         };
         let parts: Vec<Part<Flex>> = layers.iter().zip(weights.clone()).map(part).collect();
-        <Flex as LinearKernels>::forward(&x, &parts).0
+        <Flex as LinearKernels>::forward(&x, &before, &parts, output).0
     };
     let graph = |x| {
         let part = |(layer, weight): (&Linear, _)| GraphPart {
@@ -259,9 +360,9 @@ fn on_flex<const D: usize>(x: Tensor<D>, layers: &[Linear], weights: Vec<Tensor<
         };
         let parts: Vec<_> = layers.iter().zip(weights.clone()).map(part).collect();
         match parts.len() {
-            1 => in_graph::<Flex, 4>(x, parts),
-            2 => in_graph::<Flex, 7>(x, parts),
-            _ => in_graph::<Flex, 10>(x, parts),
+            1 => in_graph::<Flex, 4>(x, before.clone(), parts, output),
+            2 => in_graph::<Flex, 7>(x, before.clone(), parts, output),
+            _ => in_graph::<Flex, 10>(x, before.clone(), parts, output),
         }
     };
     run(x, plain, graph)

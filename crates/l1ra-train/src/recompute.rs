@@ -14,7 +14,10 @@ use burn::{
     optim::GradientsParams,
     tensor::{Device, Tensor},
 };
-use l1ra_models::block::{Block, norm};
+use l1ra_models::{
+    block::{Block, norm},
+    positions::Positions,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -81,9 +84,8 @@ pub(crate) fn step(
     let positions = lm.positions(&batch.ids, batch.segments.as_ref());
     let mut inputs = vec![lm.embed(batch.ids).inner()];
     for (index, block) in lm.model.layers.iter().enumerate() {
-        dropout.begin(index);
-        let x = from_inner(inputs[index].clone(), &device);
-        inputs.push(block.forward(x, &positions, None).inner());
+        let input = inputs[index].clone();
+        inputs.push(dropout.forward(index, block, input, &positions));
     }
     let last = from_inner(inputs.remove(lm.model.layers.len()), &device).require_grad();
     let hidden = norm(&lm.model.norm, last.clone()).flatten::<2>(0, 1);
@@ -113,7 +115,7 @@ pub(crate) fn step(
         if index > 0 {
             x = x.require_grad();
         }
-        let y = block.forward(x.clone(), &positions, None);
+        let y = block.forward_again(x.clone(), &positions);
         if !y.is_tracked() {
             break; // Nothing is trained from here down.
         }
@@ -158,6 +160,25 @@ impl Dropout {
             seed: blocks.any(Block::has_dropout).then_some(seed),
             device: device.clone().inner(),
         }
+    }
+
+    /// A block's output without a graph.
+    fn forward(
+        &self,
+        index: usize,
+        block: &Block,
+        x: Tensor<3>,
+        positions: &Positions,
+    ) -> Tensor<3> {
+        self.begin(index);
+        if self.seed.is_none() {
+            return block.clone().valid().forward(x, positions, None);
+        }
+        // Dropout is active on a device with graphs only: nothing is trained there, so none is kept.
+        let device = self.device.clone().autodiff();
+        let block = block.clone().no_grad();
+        let y = block.forward(from_inner(x, &device), positions, None);
+        y.inner()
     }
 
     fn begin(&self, block: usize) {

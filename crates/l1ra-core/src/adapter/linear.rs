@@ -5,7 +5,7 @@ use burn::{
     nn,
     tensor::{FloatDType, Tensor},
 };
-use l1ra_ops::linear::{Linear, linears};
+use l1ra_ops::linear::{Linear, Output, Prologue, linears};
 
 use crate::adapter::GatedLora;
 
@@ -63,7 +63,7 @@ impl AdaptedLinear {
 
     /// `y [.., d_out]` for `x [.., d_in]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        forward_together([self], x)
+        forward_together([self], x, &Prologue::Nothing, Output::Values)
     }
 
     /// The layer without its bias, as an operand of [`linears`]; without its adapter too where that
@@ -119,13 +119,16 @@ impl From<nn::Linear> for AdaptedLinear {
     }
 }
 
-/// The outputs of layers that share their input, side by side: `[.., Σ d_out]` for `x [.., d_in]`.
+/// The outputs of layers that share their input, side by side: `[.., Σ d_out]` for what `prologue`
+/// makes of `x`, `[.., d_in]`.
 ///
 /// One operation, which keeps x once (see [`l1ra_ops::linear`]). With dropout the adapters see another
 /// x than the weights, and are operations of their own.
 pub fn forward_together<const D: usize, const N: usize>(
     layers: [&AdaptedLinear; N],
     x: Tensor<D>,
+    prologue: &Prologue,
+    output: Output,
 ) -> Tensor<D> {
     let drops = |layer: &AdaptedLinear| {
         let adapter = layer.adapter.as_ref();
@@ -142,10 +145,16 @@ pub fn forward_together<const D: usize, const N: usize>(
         .zip(dropped)
         .all(|(layer, dropped)| layer.bias.is_none() && !dropped);
     if plain {
-        return linears(x, &operands);
+        return linears(x, prologue, &operands, output);
     }
+    let x = prologue.apply(x);
     let each = |((layer, operand), dropped): ((&&AdaptedLinear, &Linear), bool)| {
-        let y = linears(x.clone(), std::slice::from_ref(operand));
+        let y = linears(
+            x.clone(),
+            &Prologue::Nothing,
+            std::slice::from_ref(operand),
+            output,
+        );
         layer.finish(y, &x, dropped)
     };
     let outputs: Vec<Tensor<D>> = layers
