@@ -27,6 +27,7 @@ pub mod swiglu;
 
 pub use l1ra_kernels::{
     attention::{Cache as AttentionCache, Shape as AttentionShape},
+    loss::CHUNK as LOSS_ROWS,
     rope::Rotary,
 };
 pub use route::has_kernels;

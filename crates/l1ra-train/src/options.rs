@@ -3,7 +3,7 @@
 use l1ra_core::{L1raConfig, optim::AdamEConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::TrainError, schedule::Shape};
+use crate::{error::TrainError, recompute::Recompute, schedule::Shape};
 
 /// Settings of a run, checked before anything is loaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct TrainOptions {
     pub max_grad_norm: f64,
     /// Steps between evaluations; 0: only before and after.
     pub eval_every: usize,
+    /// Which activations are made again in the backward. `auto` is for a [`Plan`](crate::job::Plan)
+    /// to decide; the training loop itself takes it for `off`.
+    pub recompute: Recompute,
     /// Seed of shuffling and dropout. Adapters have their own (`adapters.seed`).
     pub seed: u64,
 }
@@ -47,6 +50,7 @@ impl Default for TrainOptions {
             warmup_steps: 10,
             max_grad_norm: 1.0,
             eval_every: 0,
+            recompute: Recompute::Auto,
             seed: 0,
         }
     }

@@ -26,6 +26,7 @@ use crate::{
     observe::{AdapterInfo, JsonLines, Observer, RunStart, Silent},
     options::TrainOptions,
     ranks::{RankEntry, RankTable},
+    recompute::Recompute,
     schedule::{GateSchedule, WarmupSchedule, adapter_schedule},
     strategy::StepStrategy,
 };
@@ -153,8 +154,12 @@ pub fn finetune(
         options.warmup_steps,
         options.schedule,
     );
+    let mut model = FineTune::new(model, Some(ranks.clone()));
+    if options.recompute == Recompute::Blocks {
+        model = model.with_block_recompute(options.seed);
+    }
     let learner = Learner::new(
-        FineTune::new(model, Some(ranks.clone())),
+        model,
         adapter_optimizer(&options.adapters, &options.optimizer),
         adapter_schedule(rate, GateSchedule::constant(options.adapters.eta_c)),
     );

@@ -28,6 +28,7 @@ use crate::{
         advise, predict_memory, predict_time,
     },
     recipe::{Recipe, RecipeFile},
+    recompute::Recompute,
 };
 
 /// Most micro-batches that a prediction looks at.
@@ -50,6 +51,8 @@ pub struct Plan {
     pub update_steps: Vec<usize>,
     /// The data.
     pub data: DataFacts,
+    /// What becomes of the recipe's `train.recompute`: off or blocks.
+    pub recompute: Recompute,
     /// Predicted peak memory.
     pub memory: MemoryPrediction,
     /// Memory that this process could take now, bytes; `None` where the system does not say.
@@ -277,7 +280,7 @@ impl Outline<'_> {
     fn plan(self, device: &Device, with_time: bool) -> Result<Plan, TrainError> {
         let (recipe, options) = (self.recipe, self.options);
         let schedule = UpdateSchedule::new(&recipe.adapters, options.steps, options.warmup_steps)?;
-        let workload = Workload {
+        let mut workload = Workload {
             config: self.config.clone(),
             storage: recipe.model.dtype,
             source: self.source,
@@ -286,11 +289,24 @@ impl Outline<'_> {
             accumulation: options.accumulation,
             train: self.train,
             packed: self.packed,
+            recompute: options.recompute == Recompute::Blocks,
             eval: self.eval,
             home: Home::of(device),
         };
-        let memory = predict_memory(&workload);
         let available_bytes = available_bytes();
+        let mut memory = predict_memory(&workload);
+        let fits = |memory: &MemoryPrediction| {
+            available_bytes.is_none_or(|there| memory.needed_bytes <= there)
+        };
+        if options.recompute == Recompute::Auto && !fits(&memory) {
+            workload.recompute = true;
+            memory = predict_memory(&workload);
+        }
+        let recompute = if workload.recompute {
+            Recompute::Blocks
+        } else {
+            Recompute::Off
+        };
         let advice = match available_bytes {
             Some(available) if memory.needed_bytes > available => {
                 advise(&memory, available, &workload)
@@ -309,6 +325,7 @@ impl Outline<'_> {
             update_steps: schedule.steps().collect(),
             recipe: recipe.clone(),
             data: self.data,
+            recompute,
             memory,
             available_bytes,
             advice,

@@ -131,10 +131,11 @@ impl Job {
     /// # Errors
     /// Weights that cannot be read; a number that is not finite; a file that cannot be written.
     pub fn run(
-        self,
+        mut self,
         plan: &Plan,
         mut observers: Vec<Box<dyn Observer>>,
     ) -> Result<Finished, TrainError> {
+        self.options.recompute = plan.recompute;
         let output = self.recipe.output.clone();
         std::fs::create_dir_all(&output).map_err(|error| TrainError::io(&output, error))?;
         write_recipe(&self.recipe, &output)?;

@@ -16,7 +16,7 @@ const SHORTEST: usize = 32;
 /// What to change so that `workload` fits into `available` bytes, each with the memory it would
 /// then need; nothing where `prediction` fits as it is.
 ///
-/// Tried in this order: fewer rows in a micro-batch with more accumulation in their place, which
+/// Tried in this order: activations made again in the backward; fewer rows in a micro-batch with more accumulation in their place, which
 /// changes no result; shorter rows, beside fewer where those alone are not enough; two-byte storage
 /// of the frozen weights. Each that is enough is named. Where none is, the first combination with
 /// two-byte storage that is; where that is not enough either, a smaller model or more memory, and
@@ -33,7 +33,7 @@ pub fn advise(prediction: &MemoryPrediction, available: u64, workload: &Workload
     // As long as they can be: 32 tokens in each of 8 rows are worse than 256 in one.
     let both = || enough(&[FewerRows, ShorterRows]).filter(|_| fewer.is_none());
     let shorter = both().or_else(|| enough(&[ShorterRows]));
-    let found: Vec<String> = [fewer, shorter, enough(&[TwoBytes])]
+    let found: Vec<String> = [enough(&[Recompute]), fewer, shorter, enough(&[TwoBytes])]
         .into_iter()
         .flatten()
         .collect();
@@ -47,6 +47,8 @@ pub fn advise(prediction: &MemoryPrediction, available: u64, workload: &Workload
 /// One thing to change.
 #[derive(Clone, Copy)]
 enum Step {
+    /// Make the activations of blocks again in the backward.
+    Recompute,
     /// Halve the micro-batch and double the accumulation until it fits, or a row is left.
     FewerRows,
     /// Halve the rows' length until it fits, or rows are short.
@@ -55,10 +57,13 @@ enum Step {
     TwoBytes,
 }
 
-use Step::{FewerRows, ShorterRows, TwoBytes};
+use Step::{FewerRows, Recompute, ShorterRows, TwoBytes};
 
 /// The last step of each is taken only as far as needed.
-const TOGETHER: [&[Step]; 3] = [
+const TOGETHER: [&[Step]; 6] = [
+    &[Recompute, FewerRows],
+    &[Recompute, TwoBytes],
+    &[Recompute, TwoBytes, FewerRows],
     &[TwoBytes, FewerRows],
     &[TwoBytes, FewerRows, ShorterRows],
     &[TwoBytes, ShorterRows],
@@ -98,6 +103,7 @@ impl Change {
 
     fn then(&self, step: Step, available: u64) -> Option<Self> {
         let smaller = match step {
+            Recompute => self.recompute(),
             FewerRows => self.fewer_rows(),
             ShorterRows => self.shorter_rows(),
             TwoBytes => self.two_bytes(),
@@ -116,6 +122,17 @@ impl Change {
             }
         }
         last
+    }
+
+    fn recompute(&self) -> Vec<(String, Workload)> {
+        if self.workload.recompute {
+            return Vec::new();
+        }
+        let workload = Workload {
+            recompute: true,
+            ..self.workload.clone()
+        };
+        vec![("recompute = \"blocks\"".into(), workload)]
     }
 
     /// Ever smaller micro-batches, down to one row.
@@ -168,7 +185,7 @@ fn not_enough(workload: &Workload, available: u64) -> String {
         Home::Flex | Home::OtherCpu => "a machine",
     };
     let mut least = Change::nothing(workload);
-    for step in [TwoBytes, FewerRows, ShorterRows] {
+    for step in [Recompute, TwoBytes, FewerRows, ShorterRows] {
         if let Some(change) = least.then(step, available) {
             least = change;
         }

@@ -6,10 +6,13 @@
 //! - forward: the logits less their maximum, and the exponential or the log-probabilities: two;
 //! - backward: the first of those, the gradient, and its negative or the exponential: three.
 //!
-//! A head stored in bf16 is turned to f32 for its product on `flex` (6 bytes a weight, for as long
+//! On `flex` the loss is one operation with the head: logits of [`CHUNK`] rows at most exist at once,
+//! beside the gradient of the hidden states `[T, hidden]`.
+//!
+//! Elsewhere, or where the head has an adapter, a head stored in bf16 is turned to f32 for its product on `flex` (6 bytes a weight, for as long
 //! as the product takes), beside two arrays of `[T, V]`.
 
-use l1ra_models::weights::Storage;
+use l1ra_models::{ops::LOSS_ROWS as CHUNK, weights::Storage};
 
 use super::{
     kept::{F32, adapters},
@@ -47,6 +50,11 @@ fn peak(workload: &Workload, batch: &MicroBatch, copies: u64) -> u64 {
     if batch.targets == 0 {
         return 0;
     }
+    if workload.home == Home::Flex && workload.rank("lm_head") == 0 {
+        let rows = batch.targets.min(CHUNK) as u64;
+        let chunk = F32 * rows * workload.config.vocab_size as u64;
+        return chunk + (copies - 1).min(2) * picked(workload, batch);
+    }
     let logits = logits(workload, batch);
     (copies * logits).max(conversion(workload, logits)) + picked(workload, batch)
 }
@@ -62,7 +70,7 @@ fn conversion(workload: &Workload, logits: u64) -> u64 {
 /// Whether products with matrices are taken by converting them to f32 first.
 pub(super) fn converts(workload: &Workload) -> bool {
     // Weights that are kept as stored in two bytes are taken for bf16, which needs more than f16.
-    workload.home != Home::Gpu && workload.element() == 2 && workload.storage != Storage::F16
+    workload.home == Home::OtherCpu && workload.element() == 2 && workload.storage != Storage::F16
 }
 
 /// The hidden states that have a target.

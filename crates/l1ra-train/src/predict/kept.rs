@@ -1,7 +1,18 @@
 //! What a forward keeps for its backward, layer by layer.
 //!
-//! Written down from the code of `l1ra-models` and from what Burn 0.22.1's autodiff saves for each
-//! operation; `N` tokens, `r` ranks, f32 throughout:
+//! Written down from the code: `N` tokens, `r` ranks, f32 throughout. On `flex`, whose operations are
+//! those of `l1ra-ops`:
+//!
+//! | part | kept |
+//! |---|---|
+//! | q, k, v; gate, up | their input before its norm (once), every adapter's `h [N, r]` |
+//! | attention | queries, keys, values side by side; its output; one number a head and token |
+//! | o | `h`; its input is attention's output |
+//! | down | gate and up before `silu`, `h` |
+//! | norm, gate, sum, rotation | nothing |
+//!
+//! With dropout the norm and the gate are operations of their own, and adapters keep their dropped
+//! inputs and masks. On other devices, what Burn 0.22.1's autodiff saves for each operation:
 //!
 //! | part | kept |
 //! |---|---|
@@ -11,7 +22,7 @@
 //! | MLP | gate, its sigmoid, `silu(gate)`, up |
 //! | frozen product, rotation, sum, reshape | nothing |
 
-use super::workload::{MicroBatch, Workload};
+use super::workload::{Home, MicroBatch, Workload};
 
 /// Bytes of an f32.
 pub(super) const F32: u64 = 4;
@@ -41,7 +52,11 @@ pub(super) fn layers(workload: &Workload, batch: &MicroBatch) -> Vec<LayerKept> 
     let mut tracked = false;
     (0..workload.config.num_hidden_layers)
         .map(|index| {
-            let kept = Layer::new(workload, index, batch).kept(tracked);
+            let layer = Layer::new(workload, index, batch);
+            let kept = match workload.home {
+                Home::Flex => layer.kept_by_operations(tracked),
+                Home::OtherCpu | Home::Gpu => layer.kept(tracked),
+            };
             tracked = kept.tracked;
             kept
         })
@@ -127,6 +142,47 @@ impl Layer {
             mlp,
             tracked: tracked || gated || raised || down > 0,
         }
+    }
+
+    /// As [`kept`](Self::kept) by the operations of `l1ra-ops`.
+    fn kept_by_operations(&self, tracked: bool) -> LayerKept {
+        let tokens = self.tokens;
+        let [q, k, v, o, gate, up, down] = self.ranks;
+        let (wide, narrow) = (self.queries + 2 * self.keys, self.queries);
+
+        let mixed = tracked || q + k + v > 0;
+        let mut attention = self.operation(&[q, k, v], self.hidden, self.hidden, tracked);
+        attention += when(mixed, tokens * (wide + narrow + self.heads));
+        // Attention's output is o's input; without a graph before it, o alone keeps it.
+        let o_kept = self.operation(&[o], narrow, 0, mixed);
+        attention += o_kept + when(!mixed && o > 0, tokens * narrow);
+
+        let tracked = tracked || mixed || o > 0;
+        let mut mlp = self.operation(&[gate, up], self.hidden, self.hidden, tracked);
+        let gated = tracked || gate + up > 0;
+        mlp += self.operation(&[down], self.inner, 2 * self.inner, gated);
+        LayerKept {
+            attention,
+            scores: 0,
+            mlp,
+            tracked: gated || down > 0,
+        }
+    }
+
+    /// Layers with adapters of `ranks` on one input: `width` numbers a token as they see it, `kept`
+    /// as it is kept, which is before the norm or the gate.
+    fn operation(&self, ranks: &[u64], width: u64, kept: u64, tracked: bool) -> u64 {
+        let tokens = self.tokens;
+        let count = ranks.iter().filter(|rank| **rank > 0).count() as u64;
+        if !tracked && count == 0 {
+            return 0;
+        }
+        if !self.dropout || count == 0 {
+            return tokens * (kept + ranks.iter().sum::<u64>());
+        }
+        // The norm or gate keeps its input, the frozen layers what it made of it.
+        let frozen = when(tracked, tokens * (kept + width));
+        frozen + adapters(ranks, tokens * width, tokens, tracked, true)
     }
 
     /// Adapters that share one input of `width`.

@@ -215,16 +215,24 @@ impl<'a> Base<'a> {
 
     fn training(&self, batch: &MicroBatch) -> MemoryPrediction {
         let layers = layers(self.workload, batch);
-        let kept: u64 = layers.iter().map(|layer| layer.total()).sum();
         let last = layers.last().copied().unwrap_or_default();
-        let normed = (batch.positions() * (self.workload.config.hidden_size + 2)) as u64;
-        let kept = F32 * (kept + normed) + shared(batch, self.workload.packed);
         let head = head::backward(self.workload, batch);
         let layer = self.layer_backward(batch, last);
+        let activations = if self.workload.recompute {
+            // The input of every layer; then what one layer keeps, and needs.
+            let stream = (batch.positions() * self.workload.config.hidden_size) as u64;
+            let inputs = F32 * stream * (layers.len() as u64 + 1);
+            let one = layers.iter().map(|layer| layer.total()).max().unwrap_or(0);
+            inputs + (F32 * one + layer).saturating_sub(head)
+        } else {
+            let kept: u64 = layers.iter().map(|layer| layer.total()).sum();
+            let normed = (batch.positions() * (self.workload.config.hidden_size + 2)) as u64;
+            F32 * (kept + normed) + layer.saturating_sub(head)
+        };
         let waiting = self.workload.accumulation > 1;
         let extra = Extra {
             gradients: if waiting { self.adapters } else { 0 },
-            activations: kept + layer.saturating_sub(head),
+            activations: activations + self.shared(batch, self.workload.packed),
             logits: head,
             other: GRAPH_LAYER * self.workload.config.num_hidden_layers as u64,
             mapped: 0,
@@ -238,6 +246,10 @@ impl<'a> Base<'a> {
         let config = &self.workload.config;
         let tokens = batch.positions() as u64;
         let stream = 2 * tokens * config.hidden_size as u64;
+        if self.workload.home == Home::Flex {
+            // Gate and up's gradient; what the gate gives, made again, with its gradient.
+            return F32 * (stream + 4 * tokens * config.intermediate_size as u64);
+        }
         let mlp = stream + 2 * tokens * config.intermediate_size as u64;
         let attention = (stream + 2 * last.scores).saturating_sub(last.mlp);
         F32 * mlp.max(attention) + self.conversion(batch)
@@ -256,14 +268,19 @@ impl<'a> Base<'a> {
     fn evaluation(&self, batch: &MicroBatch) -> MemoryPrediction {
         let config = &self.workload.config;
         let tokens = batch.positions() as u64;
-        let scores = tokens * (config.num_attention_heads * batch.length) as u64;
+        let scores = match self.workload.home {
+            Home::Flex => 0, // For a block of queries at a time.
+            Home::OtherCpu | Home::Gpu => {
+                tokens * (config.num_attention_heads * batch.length) as u64
+            }
+        };
         let (hidden, inner) = (config.hidden_size as u64, config.intermediate_size as u64);
         // Scores and their softmax, or the MLP's three arrays, beside the residual stream.
         let working = F32 * (3 * tokens * hidden + (2 * scores).max(3 * tokens * inner));
         let working = working + self.conversion(batch);
         let logits = head::forward(self.workload, batch);
         let extra = Extra {
-            activations: shared(batch, false) + working.saturating_sub(logits),
+            activations: self.shared(batch, false) + working.saturating_sub(logits),
             logits,
             ..Extra::default()
         };
@@ -304,14 +321,18 @@ impl<'a> Base<'a> {
             home: self.workload.home,
         }
     }
-}
 
-/// Ids and the mask, which all layers share: `[1, 1, length, length]`, or one for each row where
-/// rows are packed.
-fn shared(batch: &MicroBatch, packed: bool) -> u64 {
-    let (positions, length) = (batch.positions() as u64, batch.length as u64);
-    let masks = if packed { batch.rows as u64 } else { 1 };
-    8 * positions + F32 * masks * length * length
+    /// Ids and the mask, which all layers share: `[1, 1, length, length]`, or one for each row where
+    /// rows are packed. The operations of `flex` have no mask.
+    fn shared(&self, batch: &MicroBatch, packed: bool) -> u64 {
+        let (positions, length) = (batch.positions() as u64, batch.length as u64);
+        let masks = match (self.workload.home, packed) {
+            (Home::Flex, _) => 0,
+            (_, true) => batch.rows as u64,
+            (_, false) => 1,
+        };
+        8 * positions + F32 * masks * length * length
+    }
 }
 
 #[cfg(test)]

@@ -207,9 +207,17 @@ impl<'a> Probe<'a> {
                 block.forward(x.clone(), &positions, None);
                 return;
             }
-            let x = x.clone().detach().require_grad();
-            let grads = block.forward(x, &positions, None).sum().backward();
-            GradientsParams::from_grads(grads, &block);
+            let input = x.clone().detach().require_grad();
+            let y = if self.workload.recompute {
+                block
+                    .clone()
+                    .valid()
+                    .forward(x.clone().inner(), &positions, None);
+                block.forward_again(input, &positions)
+            } else {
+                block.forward(input, &positions, None)
+            };
+            GradientsParams::from_grads(y.sum().backward(), &block);
         })
     }
 

@@ -116,6 +116,8 @@ pub struct Workload {
     /// Whether training rows hold several texts: each row then has a mask of its own. Rows of an
     /// evaluation are never packed.
     pub packed: bool,
+    /// Whether activations of blocks are made again in the backward.
+    pub recompute: bool,
     /// Micro-batches of an evaluation; none: nothing is evaluated.
     pub eval: Vec<MicroBatch>,
     /// Where tensors will live.
@@ -142,6 +144,7 @@ impl Workload {
             accumulation: 1,
             train: batches,
             packed: false,
+            recompute: false,
             eval: Vec::new(),
             home: Home::default(),
         })

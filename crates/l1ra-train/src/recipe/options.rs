@@ -7,7 +7,10 @@ use l1ra_models::weights::Storage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{data::DataOptions, error::TrainError, options::TrainOptions, schedule::Shape};
+use crate::{
+    data::DataOptions, error::TrainError, options::TrainOptions, recompute::Recompute,
+    schedule::Shape,
+};
 
 /// A run, as its recipe tells it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +77,9 @@ pub struct TrainSection {
     pub max_grad_norm: f64,
     /// Steps between evaluations; 0: only before and after.
     pub eval_every: usize,
+    /// Activations made again in the backward: off, blocks (a fraction of the memory, about a quarter
+    /// more time) or auto (blocks where the predicted memory of off is not there).
+    pub recompute: Recompute,
     /// Seed of shuffling and dropout. Adapters and data have their own.
     pub seed: u64,
 }
@@ -120,6 +126,7 @@ impl Default for TrainSection {
             warmup_ratio: None,
             max_grad_norm: options.max_grad_norm,
             eval_every: options.eval_every,
+            recompute: options.recompute,
             seed: options.seed,
         }
     }
@@ -179,6 +186,7 @@ impl Recipe {
             warmup_steps: train.warmup(steps),
             max_grad_norm: train.max_grad_norm,
             eval_every: train.eval_every,
+            recompute: train.recompute,
             seed: train.seed,
         }
     }

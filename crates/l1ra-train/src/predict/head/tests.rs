@@ -19,15 +19,15 @@ fn stored(storage: Storage, home: Home) -> [u64; 2] {
 fn two_copies_forward_and_three_backward() {
     assert_eq!(logits(&workload("all-linear"), &batch()), LOGITS);
     let plain = [2 * LOGITS + PICKED, 3 * LOGITS + PICKED];
-    assert_eq!(stored(Storage::F32, Home::Flex), plain);
-    assert_eq!(stored(Storage::F16, Home::Flex), plain);
+    assert_eq!(stored(Storage::F32, Home::OtherCpu), plain);
+    assert_eq!(stored(Storage::F16, Home::OtherCpu), plain);
     assert_eq!(stored(Storage::BF16, Home::Gpu), plain);
 }
 
 #[test]
 fn a_bf16_head_is_converted_on_the_cpu() {
     let converted = 2 * LOGITS + 6 * 256 * 64 + PICKED;
-    assert_eq!(stored(Storage::BF16, Home::Flex), [converted; 2]);
+    assert_eq!(stored(Storage::BF16, Home::OtherCpu), [converted; 2]);
 }
 
 #[test]
@@ -36,6 +36,17 @@ fn an_adapter_on_the_head_keeps_its_input() {
     let kept = PICKED + F32 * 10 * 4;
     assert_eq!(backward(&adapted, &batch()), 3 * LOGITS + PICKED + kept);
     assert_eq!(forward(&adapted, &batch()), 2 * LOGITS + PICKED);
+}
+
+#[test]
+fn one_operation_holds_a_chunk_of_logits() {
+    let few = [LOGITS + PICKED, LOGITS + 2 * PICKED];
+    assert_eq!(stored(Storage::F32, Home::Flex), few);
+    assert_eq!(stored(Storage::BF16, Home::Flex), few);
+    let many = MicroBatch::full(8, 256, 2040);
+    let chunk = F32 * CHUNK as u64 * 256;
+    let picked = F32 * 2040 * 64;
+    assert_eq!(forward(&workload("all-linear"), &many), chunk + picked);
 }
 
 #[test]

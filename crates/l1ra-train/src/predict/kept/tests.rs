@@ -3,8 +3,57 @@
 use super::*;
 use crate::predict::made::{batch, workload};
 
+/// By Burn's own operations.
 fn kept(targets: &str) -> Vec<LayerKept> {
+    let workload = Workload {
+        home: Home::OtherCpu,
+        ..workload(targets)
+    };
+    layers(&workload, &batch())
+}
+
+/// By the operations of `flex`.
+fn kept_on_flex(targets: &str) -> Vec<LayerKept> {
     layers(&workload(targets), &batch())
+}
+
+#[test]
+fn operations_keep_inputs_and_little_else() {
+    // q, k, v's input and h; queries, keys, values, output, a number a head; o's h.
+    let attention = 16 * (64 + 12) + 16 * (128 + 64 + 4) + 16 * 4;
+    // Gate and up's input and h; both before silu; down's h.
+    let mlp = 16 * (64 + 8) + 16 * (256 + 4);
+    let layer = LayerKept {
+        attention,
+        scores: 0,
+        mlp,
+        tracked: true,
+    };
+    assert_eq!(kept_on_flex("all-linear"), [layer; 2]);
+    let [first, second] = kept_on_flex(r".*\.0\.mlp\.down_proj")[..] else {
+        panic!("two layers");
+    };
+    // down alone keeps the gate's input; above it, everything but h is kept.
+    assert_eq!([first.attention, first.mlp], [0, 16 * (256 + 4)]);
+    let passed = 16 * 64 + 16 * (128 + 64 + 4);
+    assert_eq!([second.attention, second.mlp], [passed, 16 * (64 + 256)]);
+}
+
+#[test]
+fn dropout_takes_operations_apart() {
+    let mut dropped = workload("all-linear");
+    dropped.options.dropout = 0.1;
+    let [first, second] = layers(&dropped, &batch())[..] else {
+        panic!("two layers");
+    };
+    // Three adapters' inputs; with a graph before them their masks, the norm's and the layers' inputs.
+    let graph = 16 * (128 + 64 + 4);
+    let o = 16 * 64 + 2 * 16 * 64 + 16 * 4;
+    assert_eq!(first.attention, 3 * 16 * 64 + 16 * 12 + graph + o);
+    assert_eq!(
+        second.attention,
+        first.attention + 3 * 16 * 64 + 2 * 16 * 64
+    );
 }
 
 #[test]

@@ -1,0 +1,388 @@
+//! Every operation against the composition of Burn's own, values and gradients.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation::softmax};
+use l1ra_ops::{
+    AttentionCache, AttentionShape, LOSS_ROWS, Rotary,
+    attention::{attention, attention_cached},
+    linear::{self, Linear, Output, Prologue, linears},
+    loss, norm, swiglu,
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rstest::rstest;
+
+struct Draw(ChaCha8Rng, Device);
+
+impl Draw {
+    fn new(seed: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(seed), Device::flex().autodiff())
+    }
+
+    fn values(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.0.random_range(-1.0..1.0)).collect()
+    }
+
+    /// A constant on the training device.
+    fn tensor<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<D> {
+        let data = TensorData::new(self.values(shape.iter().product()), shape);
+        Tensor::from_inner(Tensor::from_data(data, &self.1.clone().inner()))
+    }
+
+    fn trained<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<D> {
+        self.tensor(shape).require_grad()
+    }
+}
+
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.inner().into_data().try_into_vec::<f32>().unwrap()
+}
+
+fn close(name: &str, seen: &[f32], exact: &[f32]) {
+    assert_eq!(seen.len(), exact.len(), "{name}");
+    let scale = exact.iter().fold(1e-6_f32, |m, v| m.max(v.abs()));
+    for (i, (s, e)) in seen.iter().zip(exact).enumerate() {
+        assert!(
+            (s - e).abs() <= 1e-4 * scale,
+            "{name} {i}: {s} {e} (scale {scale})"
+        );
+    }
+}
+
+/// Gradients of `leaves` for a fixed random slope of `y`.
+fn gradients<const D: usize>(y: Tensor<D>, leaves: &[&dyn Leaf]) -> Vec<Vec<f32>> {
+    let slope = Draw::new(99).tensor(y.dims());
+    let grads = (y * slope).sum().backward();
+    leaves.iter().map(|leaf| leaf.gradient(&grads)).collect()
+}
+
+trait Leaf {
+    fn gradient(&self, grads: &burn::tensor::Gradients) -> Vec<f32>;
+}
+
+impl<const D: usize> Leaf for Tensor<D> {
+    fn gradient(&self, grads: &burn::tensor::Gradients) -> Vec<f32> {
+        numbers(self.grad(grads).unwrap())
+    }
+}
+
+fn same(name: &str, seen: &[Vec<f32>], exact: &[Vec<f32>]) {
+    for (i, (seen, exact)) in seen.iter().zip(exact).enumerate() {
+        close(&format!("{name}, gradient {i}"), seen, exact);
+    }
+}
+
+#[rstest]
+fn layers_with_adapters(
+    #[values(0, 1, 2)] prologue: usize,
+    #[values(FloatDType::F32, FloatDType::BF16, FloatDType::F16)] stored: FloatDType,
+    #[values(false, true)] turned: bool,
+    #[values(false, true)] tracked: bool,
+) {
+    let (rows, length, d_in) = (2, 7, 24);
+    let mut draw = Draw::new(1);
+    let width = if prologue == 2 { 2 * d_in } else { d_in };
+    let prologue = match prologue {
+        0 => Prologue::Nothing,
+        1 => Prologue::Norm(draw.tensor([d_in]), 1e-5),
+        _ => Prologue::Swiglu,
+    };
+    for (ranks, d_outs) in [
+        (vec![Some(4)], vec![16]),
+        (vec![None, Some(17)], vec![5, 32]),
+        (vec![Some(1), None, Some(13)], vec![16, 16, 9]),
+    ] {
+        let x = if tracked {
+            draw.trained([rows, length, width])
+        } else {
+            draw.tensor([rows, length, width])
+        };
+        let layers: Vec<Linear> = ranks
+            .iter()
+            .zip(&d_outs)
+            .map(|(rank, d_out)| {
+                let weight = if turned {
+                    draw.tensor([*d_out, d_in]).transpose()
+                } else {
+                    draw.tensor([d_in, *d_out])
+                };
+                Linear {
+                    weight: weight.cast(stored),
+                    adapter: rank.map(|r| {
+                        (
+                            draw.trained([d_in, r]),
+                            draw.trained([r]),
+                            draw.trained([r, *d_out]),
+                        )
+                    }),
+                }
+            })
+            .collect();
+        // The composition multiplies in the weight's type; the reference widens it first, as kernels do.
+        let wide: Vec<Linear> = layers
+            .iter()
+            .map(|layer| Linear {
+                weight: layer.weight.clone().cast(FloatDType::F32),
+                adapter: layer.adapter.clone(),
+            })
+            .collect();
+        let applied = match &prologue {
+            Prologue::Nothing => x.clone(),
+            Prologue::Norm(weight, epsilon) => norm::composed(x.clone(), weight, *epsilon),
+            Prologue::Swiglu => swiglu::composed(x.clone()),
+        };
+        let exact = linear::composed(applied, &wide);
+        let seen = linears(x.clone(), &prologue, &layers, Output::Values);
+        close("values", &numbers(seen.clone()), &numbers(exact.clone()));
+        let unread = linears(x.clone(), &prologue, &layers, Output::Unread);
+        let mut leaves: Vec<&dyn Leaf> = Vec::new();
+        if tracked {
+            leaves.push(&x);
+        }
+        for (a, g, b) in layers.iter().filter_map(|layer| layer.adapter.as_ref()) {
+            leaves.extend([a as &dyn Leaf, g, b]);
+        }
+        let exact = gradients(exact, &leaves);
+        same("values", &gradients(seen, &leaves), &exact);
+        same("unread", &gradients(unread, &leaves), &exact);
+        let plain: Vec<Linear> = layers
+            .iter()
+            .map(|layer| Linear {
+                weight: layer.weight.clone().inner(),
+                adapter: layer
+                    .adapter
+                    .clone()
+                    .map(|(a, g, b)| (a.inner(), g.inner(), b.inner())),
+            })
+            .collect();
+        let plain_prologue = match &prologue {
+            Prologue::Norm(weight, epsilon) => Prologue::Norm(weight.clone().inner(), *epsilon),
+            other => other.clone(),
+        };
+        let alone = linears(x.clone().inner(), &plain_prologue, &plain, Output::Values);
+        let inside = linears(x, &prologue, &layers, Output::Values);
+        assert_eq!(
+            alone.into_data(),
+            inside.inner().into_data(),
+            "in a graph and out of one"
+        );
+    }
+}
+
+#[test]
+fn trained_weights_get_their_gradient() {
+    let mut draw = Draw::new(2);
+    let (x, weight, scale) = (draw.tensor([5, 8]), draw.trained([8, 6]), draw.trained([8]));
+    let layer = Linear {
+        weight: weight.clone(),
+        adapter: None,
+    };
+    let prologue = Prologue::Norm(scale.clone(), 1e-5);
+    let y = linears(x, &prologue, &[layer], Output::Values);
+    let found = gradients(y, &[&weight, &scale]);
+    assert!(
+        found
+            .iter()
+            .all(|gradient| gradient.iter().any(|v| *v != 0.0))
+    );
+}
+
+#[test]
+fn burns_own_checkpointing_goes_the_composed_way() {
+    let mut draw = Draw::new(3);
+    let weight = draw.tensor([8, 6]);
+    let x = draw.tensor([5, 8]).inner();
+    let device = Device::flex().autodiff().gradient_checkpointing();
+    let on = |tensor: Tensor<2>| {
+        let strategy = device.gradient_checkpointing_strategy().unwrap();
+        Tensor::from_inner(tensor).with_gradient_checkpointing_strategy(strategy)
+    };
+    let layer = |weight| Linear {
+        weight,
+        adapter: None,
+    };
+    let kept = on(x.clone()).require_grad();
+    let y = linears(
+        kept.clone(),
+        &Prologue::Nothing,
+        &[layer(on(weight.clone().inner()))],
+        Output::Values,
+    );
+    let seen = numbers(kept.grad(&y.sum().backward()).unwrap());
+    let plain = Tensor::from_inner(x).require_grad();
+    let y = linears(
+        plain.clone(),
+        &Prologue::Nothing,
+        &[layer(weight)],
+        Output::Values,
+    );
+    close(
+        "checkpointing",
+        &seen,
+        &numbers(plain.grad(&y.sum().backward()).unwrap()),
+    );
+}
+
+#[test]
+#[should_panic(expected = "width of the input and rows of the weight")]
+fn shapes_that_do_not_fit_are_refused() {
+    let mut draw = Draw::new(4);
+    let layer = Linear {
+        weight: draw.tensor([8, 6]),
+        adapter: None,
+    };
+    linears(
+        draw.tensor([5, 7]),
+        &Prologue::Nothing,
+        &[layer],
+        Output::Values,
+    );
+}
+
+#[test]
+fn norm_and_gate() {
+    let mut draw = Draw::new(5);
+    let (x, weight) = (draw.trained([3, 4, 12]), draw.tensor([12]));
+    let (seen, exact) = (
+        norm::rms_norm(x.clone(), &weight, 1e-5),
+        norm::composed(x.clone(), &weight, 1e-5),
+    );
+    close("norm", &numbers(seen.clone()), &numbers(exact.clone()));
+    same("norm", &gradients(seen, &[&x]), &gradients(exact, &[&x]));
+    let (seen, exact) = (swiglu::swiglu(x.clone()), swiglu::composed(x.clone()));
+    close("gate", &numbers(seen.clone()), &numbers(exact.clone()));
+    same("gate", &gradients(seen, &[&x]), &gradients(exact, &[&x]));
+}
+
+#[rstest]
+fn loss_without_logits(
+    #[values(1, 20, LOSS_ROWS + 3)] n: usize,
+    #[values(false, true)] tied: bool,
+    #[values(FloatDType::F32, FloatDType::BF16)] stored: FloatDType,
+) {
+    let (d, v) = (6, 11);
+    let mut draw = Draw::new(6);
+    let hidden = draw.trained([n, d]);
+    let head = if tied {
+        draw.tensor([v, d]).transpose()
+    } else {
+        draw.tensor([d, v])
+    };
+    let head = head.cast(stored);
+    let ids: Vec<i64> = (0..n).map(|i| (i * 7 % v) as i64).collect();
+    let targets = Tensor::<1, Int>::from_data(TensorData::new(ids, [n]), &draw.1);
+    let seen = loss::linear_cross_entropy(hidden.clone(), &head, targets.clone());
+    let exact = loss::composed(
+        hidden.clone(),
+        &head.clone().cast(FloatDType::F32),
+        targets.clone(),
+    );
+    close("loss", &numbers(seen.clone()), &numbers(exact.clone()));
+    let of = |loss: Tensor<1>| numbers(hidden.grad(&loss.mul_scalar(0.5).backward()).unwrap());
+    close("slope", &of(seen.clone()), &of(exact));
+    let alone = loss::linear_cross_entropy(hidden.clone().inner(), &head.inner(), targets.inner());
+    assert_eq!(alone.into_data(), seen.inner().into_data());
+}
+
+/// Attention by Burn's own operations on one sequence of one row, `[length, width]`.
+fn attend(qkv: Tensor<2>, shape: &AttentionShape, inverse: &[f32]) -> Tensor<2> {
+    let [length, _] = qkv.dims();
+    let (d, device) = (shape.head_dim, qkv.device());
+    let constant = |values: Vec<f32>, dims: [usize; 2]| {
+        Tensor::<2>::from_inner(Tensor::from_data(
+            TensorData::new(values, dims),
+            &device.clone().inner(),
+        ))
+    };
+    let table = |f: fn(f32) -> f32| {
+        let values = (0..length).flat_map(|p| (0..d).map(move |i| (p, i % (d / 2))));
+        constant(
+            values.map(|(p, i)| f(p as f32 * inverse[i])).collect(),
+            [length, d],
+        )
+    };
+    let (cos, sin) = (table(f32::cos), table(f32::sin));
+    let turn = |x: Tensor<2>| {
+        let (a, b) = (
+            x.clone().narrow(1, 0, d / 2),
+            x.clone().narrow(1, d / 2, d / 2),
+        );
+        x * cos.clone() + Tensor::cat(vec![b.neg(), a], 1) * sin.clone()
+    };
+    let window = shape.window.unwrap_or(usize::MAX);
+    let places = (0..length).flat_map(|i| (0..length).map(move |j| (i, j)));
+    let mask = places.map(|(i, j)| {
+        if j <= i && i - j < window {
+            0.0
+        } else {
+            f32::NEG_INFINITY
+        }
+    });
+    let mask = constant(mask.collect(), [length, length]);
+    let head = |index: usize| qkv.clone().narrow(1, index * d, d);
+    let outputs = (0..shape.heads).map(|h| {
+        let kv = h / (shape.heads / shape.kv_heads);
+        let (q, k) = (turn(head(h)), turn(head(shape.heads + kv)));
+        let scores = q.matmul(k.transpose()).div_scalar((d as f64).sqrt()) + mask.clone();
+        softmax(scores, 1).matmul(head(shape.heads + shape.kv_heads + kv))
+    });
+    Tensor::cat(outputs.collect(), 1)
+}
+
+#[rstest]
+fn attention_in_one_operation(#[values(None, Some(5))] window: Option<usize>) {
+    let sequences = vec![0..9, 9..10, 10..30];
+    let shape = Arc::new(AttentionShape {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        window,
+        sequences: sequences.clone(),
+    });
+    let inverse = [1.0, 0.3, 0.1, 0.03];
+    let rotary = Arc::new(Rotary::new(&inverse, 0, 20));
+    let mut draw = Draw::new(7);
+    let qkv = draw.trained([30, shape.input_width()]);
+    let seen = attention(qkv.clone(), &shape, &rotary).unwrap();
+    let parts = sequences.iter().map(|range| {
+        attend(
+            qkv.clone().narrow(0, range.start, range.len()),
+            &shape,
+            &inverse,
+        )
+    });
+    let exact = Tensor::cat(parts.collect(), 0);
+    close("attention", &numbers(seen.clone()), &numbers(exact.clone()));
+    same(
+        "attention",
+        &gradients(seen, &[&qkv]),
+        &gradients(exact, &[&qkv]),
+    );
+}
+
+#[test]
+fn a_cache_step_by_step() {
+    let shape = Arc::new(AttentionShape {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        window: None,
+        sequences: vec![0..12, 12..24],
+    });
+    let inverse = [1.0, 0.3, 0.1, 0.03];
+    let qkv = Draw::new(8).tensor([2, 12, shape.input_width()]).inner();
+    let whole = attention(qkv.clone(), &shape, &Arc::new(Rotary::new(&inverse, 0, 12))).unwrap();
+    let mut cache = AttentionCache::default();
+    for (start, length) in [(0, 5), (5, 1), (6, 6)] {
+        let rotary = Rotary::new(&inverse, start, length);
+        let part = qkv.clone().narrow(1, start, length);
+        let seen = attention_cached(part, &mut cache, &shape, &rotary).unwrap();
+        close(
+            "cache",
+            &numbers(seen),
+            &numbers(whole.clone().narrow(1, start, length)),
+        );
+    }
+}
