@@ -11,8 +11,10 @@
 //! | `corpus` | the text that the embedded model was pre-trained on |
 //! | `fixtures` | the reference numbers again, from PyTorch |
 //! | `interop` | our adapters in PEFT |
+//! | `bench` | our steps beside PyTorch's, on this machine |
 #![allow(clippy::print_stdout)] // a program for the terminal: what it prints is its result
 
+mod bench;
 mod check;
 mod corpus;
 mod download;
@@ -70,6 +72,23 @@ enum Task {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Time our steps beside PyTorch's, alternating, and write a table
+    Bench {
+        /// A model as a Hugging Face folder with safetensors
+        #[arg(long)]
+        model: PathBuf,
+        /// A Python that has torch, transformers and peft
+        #[arg(long, default_value = "python3")]
+        python: PathBuf,
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+        /// How often everything is repeated; medians count
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// Where the table goes [default: target/speed.md]
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
     /// Make the reference fixtures again with PyTorch
     Fixtures {
         #[command(flatten)]
@@ -108,6 +127,16 @@ fn run(task: Task) -> Result<()> {
         Task::Validate => check::validate(),
         Task::Fetch { model, dir } => fetch::run(model, dir),
         Task::Corpus { dir } => corpus::run(&dir.unwrap_or(root.join("target/corpus"))),
+        Task::Bench {
+            model,
+            python,
+            threads,
+            runs,
+            output,
+        } => {
+            let output = output.unwrap_or_else(bench::default_output);
+            bench::run(&model, &python, threads, runs, &output)
+        }
         Task::Fixtures { python, output } => {
             fixtures::run(&python, &output.unwrap_or(root.join("tests/fixtures")))
         }

@@ -6,8 +6,8 @@ mod support;
 use insta::assert_snapshot;
 use support::Place;
 
-const COMMANDS: [&str; 8] = [
-    "train", "eval", "generate", "merge", "export", "plan", "report", "inspect",
+const COMMANDS: [&str; 9] = [
+    "train", "eval", "generate", "merge", "export", "plan", "report", "inspect", "bench",
 ];
 
 /// What the program says to `args`, on standard output and nowhere else.

@@ -8,7 +8,8 @@
 //!
 //! q, k, v come as one projection gives them, `[tokens, (heads + 2·kv_heads)·d]`, unrotated, and
 //! their gradients go back in the same form. Scores exist for a block of queries at a time, so no
-//! memory grows with length²; between forward and backward only `log Σ e^S` of every query is kept.
+//! memory grows with length²; between forward and backward the input, the output and `log Σ e^S` of
+//! every query are kept.
 //! A query sees the keys of its own sequence, up to itself, in the last `window` at most.
 
 mod backward;

@@ -15,7 +15,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     let x = if x > 88.3 { 88.3 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + TO_INTEGER;
     let n = shifted - TO_INTEGER;
-    let f = x - n * 0.693_359_375 - n * -2.121_944_4e-4; // ln 2 in two parts.
+    // ln 2 in two parts, the first of few digits: n times it is exact.
+    let f = x - n * (355.0 / 512.0) - n * -2.121_944_4e-4;
     let mut p = 1.987_569_2e-4;
     for coefficient in [
         1.398_199_9e-3,

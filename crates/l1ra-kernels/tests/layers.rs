@@ -1,5 +1,5 @@
 //! Attention, norm, MLP gate and loss against plain code in f64, values and gradients.
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init, missing_docs)]
 
 use std::ops::Range;
 
@@ -130,7 +130,12 @@ fn check_attention(
         sequences,
     };
     let tokens = shape.sequences.last().unwrap().end;
-    let longest = shape.sequences.iter().map(|s| s.len()).max().unwrap();
+    let longest = shape
+        .sequences
+        .iter()
+        .map(ExactSizeIterator::len)
+        .max()
+        .unwrap();
     let inverse: Vec<f32> = (0..head_dim / 2).map(|i| 0.3_f32.powi(i as i32)).collect();
     let rotary = Rotary::new(&inverse, 0, longest);
     let qkv: Vec<f32> = draw(1, tokens * shape.input_width())

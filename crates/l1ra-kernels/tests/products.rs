@@ -1,5 +1,5 @@
 //! Sums of products against sums in f64, over shapes, strides, stored types and terms.
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init, missing_docs)]
 
 use half::{bf16, f16};
 use l1ra_kernels::gemm::{Before, Left, Right, Term, Values, sum_of_products};

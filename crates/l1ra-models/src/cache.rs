@@ -13,6 +13,7 @@ pub struct KvCache {
 
 /// Keys and values of one block.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // A few dozen of them, each with megabytes behind it.
 enum Layer {
     /// For attention by Burn's own operations, `[batch, kv_heads, length, head_dim]` each.
     Tensors(Option<(Tensor<4>, Tensor<4>)>),

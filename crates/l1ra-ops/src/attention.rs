@@ -104,6 +104,8 @@ fn in_graph<B: AttentionKernels>(
 ///
 /// # Panics
 /// If `shape` or `rotary` do not fit the input.
+// The error is the input, which the caller goes on with.
+#[allow(clippy::result_large_err)]
 pub fn attention<const D: usize>(
     qkv: Tensor<D>,
     shape: &Arc<Shape>,
@@ -133,6 +135,7 @@ pub fn attention<const D: usize>(
 ///
 /// # Panics
 /// If `shape` or `rotary` do not fit the input, or the cache was begun with other rows.
+#[allow(clippy::result_large_err)] // As above.
 pub fn attention_cached(
     qkv: Tensor<3>,
     cache: &mut Cache,

@@ -116,6 +116,7 @@ fn right(weight: &FlexTensor) -> Right<'_> {
         DType::F16 => Values::F16(&weight.storage::<f16>()[start..]),
         other => panic!("weights of type {other:?} were sent elsewhere"),
     };
+    assert!(layout.has_positive_strides(), "a flipped weight");
     let stride = |axis: usize| layout.strides()[axis].unsigned_abs();
     Right {
         values,
@@ -284,7 +285,7 @@ impl LinearKernels for Flex {
             let mut turned = room(r * d_in);
             let term = Term::new(
                 Left::transposed(&d_gated, r),
-                Right::rows(&x_values, d_in),
+                Right::rows(x_values, d_in),
                 n,
             );
             sum_of_products(&mut turned, d_in, [r, d_in], &[term], gemm::Before::Drop);

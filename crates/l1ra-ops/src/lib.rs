@@ -1,6 +1,7 @@
 //! The operations of a training step on Burn tensors.
 //!
-//! Each module has one public function that is right on every device. Where the tensor's backend
+//! Each module has a function that is right on every device (`attention` gives its input back where
+//! there are no kernels: models have a composition of their own). Where the tensor's backend
 //! implements the module's trait, the function is one operation with a backward written by hand;
 //! elsewhere it is a composition of Burn's own operations with Burn's backward. Values and gradients
 //! are the same to rounding.

@@ -175,6 +175,12 @@ impl<B: LinearKernels, const N: usize> Backward<B, N> for LinearBackward {
     }
 }
 
+// The method's type is not public, so a closure cannot be put as its path.
+#[allow(clippy::redundant_closure_for_method_calls)]
+fn into_primitive<B: Backend>(tensor: GraphTensor<B>) -> FloatTensor<B> {
+    tensor.into_primitive()
+}
+
 /// A layer whose adapter may be in a graph.
 struct GraphPart<B: Backend> {
     weight: FloatTensor<B>,
@@ -196,7 +202,7 @@ fn in_graph<B: LinearKernels, const N: usize>(
     let inner = |part: GraphPart<B>| Part {
         weight: part.weight,
         adapter: part.adapter.map(|adapter| {
-            let [a, g, b] = adapter.map(|tensor| tensor.into_primitive());
+            let [a, g, b] = adapter.map(into_primitive::<B>);
             Adapter { a, g, b }
         }),
     };
@@ -229,6 +235,7 @@ pub struct Linear {
 
 /// What is done to the input first, as tensors.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // Lives for a call.
 pub enum Prologue {
     /// Nothing.
     Nothing,
@@ -266,7 +273,8 @@ pub fn linears<const D: usize>(
 ) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if crate::route::is_ready(&x) && (1..=3).contains(&layers.len()) {
-        let weights: Option<Vec<Tensor<2>>> = layers.iter().map(frozen).collect();
+        let weights: Option<Vec<Tensor<2>>> =
+            layers.iter().map(|layer| frozen(layer, &x)).collect();
         if let (Some(weights), Some(before)) = (weights, before(prologue)) {
             check(&x, prologue, layers);
             return on_flex(x, before, layers, weights, output);
@@ -291,13 +299,19 @@ fn before(prologue: &Prologue) -> Option<Before<burn::backend::Flex>> {
 
 /// The weight of a layer that kernels can take.
 #[cfg(feature = "flex")]
-fn frozen(layer: &Linear) -> Option<Tensor<2>> {
+fn frozen<const D: usize>(layer: &Linear, x: &Tensor<D>) -> Option<Tensor<2>> {
     let weight = crate::route::constant(&layer.weight)?;
     let stored = matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
     let adapter = layer.adapter.as_ref();
     let single =
         adapter.is_none_or(|(a, g, b)| [a.dtype(), g.dtype(), b.dtype()] == [DType::F32; 3]);
-    (stored && single).then_some(weight)
+    // A tracked adapter on an untracked device's input, or the other way round, is for Burn to mix.
+    let together = adapter.is_none_or(|(a, g, b)| {
+        let graphs = [a.is_autodiff(), g.is_autodiff(), b.is_autodiff()];
+        let tracked = a.is_tracked() || g.is_tracked() || b.is_tracked();
+        graphs == [x.is_autodiff(); 3] || !(x.is_autodiff() || tracked)
+    });
+    (stored && single && together).then_some(weight)
 }
 
 #[cfg(feature = "flex")]

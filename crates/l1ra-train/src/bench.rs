@@ -15,9 +15,9 @@ use burn::{
 use l1ra_core::{
     L1raConfig, RankAllocator, attach_adapters,
     optim::{AdamEConfig, adapter_optimizer},
-    walk::adapter_parameters,
+    walk::{AdapterView, adapter_parameters, adapters},
 };
-use l1ra_models::{CausalLm, Generation, Sampling};
+use l1ra_models::{CausalLm, Generation, ModelConfig, Sampling, weights::linear_dims};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -147,7 +147,7 @@ pub fn bench(
     options: &BenchOptions,
     device: &Device,
 ) -> Result<BenchResult, TrainError> {
-    check(options, &model)?;
+    options.check(model.config())?;
     let loaded = mb(resident_bytes());
     let mut run = Run {
         options,
@@ -163,39 +163,64 @@ pub fn bench(
     Ok(measured.result(options, loaded))
 }
 
-fn check(options: &BenchOptions, model: &CausalLm) -> Result<(), TrainError> {
-    let wrong = |field, seen: String, expected: String| TrainError::Option {
-        field,
-        seen,
-        expected,
-    };
-    for (field, value) in [
-        ("seq", options.length),
-        ("batch", options.rows),
-        ("steps", options.steps),
-        ("rank", options.rank),
-    ] {
-        if value == 0 {
-            return Err(wrong(field, "0".into(), "at least 1".into()));
+impl BenchOptions {
+    /// Checks every size against a model's configuration; no weight is needed.
+    ///
+    /// # Errors
+    /// A size of zero, a row of one token, one that is longer than the model's context, a share that is
+    /// none, more ranks than the narrowest layer can hold.
+    pub fn check(&self, config: &ModelConfig) -> Result<(), TrainError> {
+        for (field, value) in [
+            ("seq", self.length),
+            ("batch", self.rows),
+            ("steps", self.steps),
+            ("rank", self.rank),
+        ] {
+            if value == 0 {
+                return Err(wrong(field, 0, "at least 1"));
+            }
         }
+        if self.length < 2 {
+            return Err(wrong(
+                "seq",
+                self.length,
+                "at least 2: a target follows a token",
+            ));
+        }
+        if !(self.targets > 0.0 && self.targets <= 1.0) {
+            return Err(wrong("targets", self.targets, "a share above 0, at most 1"));
+        }
+        let (context, beyond) = (config.max_position_embeddings, self.length);
+        let new = match self.method {
+            Method::Generate => self.warmup + self.steps + 1,
+            _ => 0,
+        };
+        if beyond + new > context {
+            let expected = format!(
+                "at most {}, by the model's context",
+                context.saturating_sub(new)
+            );
+            return Err(wrong("seq", beyond, expected));
+        }
+        let widths = linear_dims(config)
+            .into_iter()
+            .map(|(_, [d_in, d_out])| d_in.min(d_out));
+        let most = widths.min().unwrap_or(0);
+        let trains = matches!(self.method, Method::L1ra | Method::Lora);
+        if trains && self.rank > most {
+            let expected = format!("at most {most}, the width of the narrowest layer");
+            return Err(wrong("rank", self.rank, expected));
+        }
+        Ok(())
     }
-    if options.length < 2 {
-        return Err(wrong(
-            "seq",
-            "1".into(),
-            "at least 2: a target follows a token".into(),
-        ));
+}
+
+fn wrong(field: &'static str, seen: impl ToString, expected: impl Into<String>) -> TrainError {
+    TrainError::Option {
+        field,
+        seen: seen.to_string(),
+        expected: expected.into(),
     }
-    if !(options.targets > 0.0 && options.targets <= 1.0) {
-        let expected = "a share above 0, at most 1".into();
-        return Err(wrong("targets", options.targets.to_string(), expected));
-    }
-    let context = model.config().max_position_embeddings;
-    if options.length > context {
-        let expected = format!("at most {context}, the model's context");
-        return Err(wrong("seq", options.length.to_string(), expected));
-    }
-    Ok(())
 }
 
 struct Run<'a> {
@@ -273,8 +298,12 @@ impl Run<'_> {
         }
         let adam = AdamEConfig::default();
         let mut optimizer = adapter_optimizer(&config, &adam);
+        let gates: usize = match method {
+            Method::Lora => adapters(&model).iter().map(AdapterView::rank).sum(),
+            _ => 0,
+        };
         let mut measured = Measured {
-            trainable: adapter_parameters(&model),
+            trainable: adapter_parameters(&model) - gates,
             tokens_a_step: self.options.rows * self.options.length,
             ..Default::default()
         };
@@ -521,7 +550,10 @@ impl Measured {
             program: concat!("l1ra ", env!("CARGO_PKG_VERSION")).into(),
             method: options.method,
             seq: options.length,
-            batch: options.rows,
+            batch: match options.method {
+                Method::Generate => 1,
+                _ => options.rows,
+            },
             threads: rayon::current_num_threads(),
             r: options.rank,
             checkpointing: options.recompute,

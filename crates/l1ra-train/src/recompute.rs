@@ -32,7 +32,7 @@ use crate::{
 pub enum Recompute {
     /// None: all are kept.
     Off,
-    /// Those within blocks: about a third more time, a fraction of the memory.
+    /// Those within blocks: about a quarter more time, a fraction of the memory.
     Blocks,
     /// Those within blocks where the predicted memory of keeping all is not there.
     #[default]
@@ -106,22 +106,21 @@ pub(crate) fn step(
         );
     }
     drop(grads);
-    for (index, block) in lm.model.layers.iter().enumerate().rev() {
+    let lowest = lm.model.layers.iter().position(is_trained);
+    let lowest = lowest.unwrap_or(lm.model.layers.len());
+    for (index, block) in lm.model.layers.iter().enumerate().skip(lowest).rev() {
         let (Some(dy), Some(input)) = (slope.take(), inputs.pop()) else {
             break;
         };
         dropout.begin(index);
         let mut x = from_inner(input, &device);
-        if index > 0 {
+        if index > lowest {
             x = x.require_grad();
         }
         let y = block.forward_again(x.clone(), &positions);
-        if !y.is_tracked() {
-            break; // Nothing is trained from here down.
-        }
         let dy = from_inner(dy, &device);
         let mut grads = (y * dy).sum().backward();
-        if index > 0 {
+        if index > lowest {
             slope = x.grad_remove(&mut grads);
         }
         gather(
@@ -158,7 +157,7 @@ impl Dropout {
         let mut blocks = blocks;
         Self {
             seed: blocks.any(Block::has_dropout).then_some(seed),
-            device: device.clone().inner(),
+            device: device.clone(),
         }
     }
 
@@ -175,19 +174,33 @@ impl Dropout {
             return block.clone().valid().forward(x, positions, None);
         }
         // Dropout is active on a device with graphs only: nothing is trained there, so none is kept.
-        let device = self.device.clone().autodiff();
         let block = block.clone().no_grad();
-        let y = block.forward(from_inner(x, &device), positions, None);
+        let y = block.forward(from_inner(x, &self.device), positions, None);
         y.inner()
     }
 
     fn begin(&self, block: usize) {
         if let Some(seed) = self.seed {
-            self.device.seed(
+            self.device.clone().inner().seed(
                 seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
                     .wrapping_add(block as u64),
             );
         }
+    }
+}
+
+/// Whether a block has a parameter that is trained.
+fn is_trained(block: &Block) -> bool {
+    let mut trained = Trained(false);
+    block.visit(&mut trained);
+    trained.0
+}
+
+struct Trained(bool);
+
+impl ModuleVisitor for Trained {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0 |= param.val().is_require_grad();
     }
 }
 

@@ -6,7 +6,12 @@ use anyhow::{Context, Result};
 use l1ra_train::bench::{BenchOptions, BenchResult, bench as measure};
 use serde::Serialize;
 
-use crate::{args::BenchArgs, failure::mistake, load::Opened, output::Output};
+use crate::{
+    args::BenchArgs,
+    failure::{as_flag, mistake},
+    load::Opened,
+    output::Output,
+};
 
 /// A result with what only the program knows.
 #[derive(Serialize)]
@@ -43,6 +48,7 @@ pub(crate) fn bench(args: &BenchArgs, output: &Output) -> Result<()> {
         recompute: args.recompute,
     };
     let opened = Opened::new(&args.model, *output)?;
+    options.check(&opened.files.config).map_err(as_flag)?;
     let device = opened.device.clone();
     let loaded = opened.load()?;
     let load_s = began.elapsed().as_secs_f64();

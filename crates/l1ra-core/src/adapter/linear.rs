@@ -17,7 +17,7 @@ use crate::adapter::GatedLora;
 /// ```
 ///
 /// `W` and `b` carry no gradient. `W` may be stored in bf16 or f16 while `x` and the adapter are
-/// f32: where the backend has kernels of ours the weight is widened in registers, elsewhere the product
+/// f32: where the backend has kernels of ours the weight is widened as it is read, elsewhere the product
 /// is taken in the weight's type and cast back.
 #[derive(Module, Debug)]
 pub struct AdaptedLinear {

@@ -258,8 +258,8 @@ impl Panels {
         // SAFETY: checked here and in `strip`; the left side is the caller's.
         unsafe {
             self.tiles
-                .run(out.as_mut_ptr(), n, [rows, n], &[strip], false)
-        };
+                .run(out.as_mut_ptr(), n, [rows, n], &[strip], false);
+        }
     }
 
     /// `out [rows, n]`: `left [rows, among]` by the rows `among` of the right side.
@@ -289,8 +289,8 @@ impl Panels {
         // SAFETY: as above.
         unsafe {
             self.tiles
-                .run(out.as_mut_ptr(), n, [rows, n], &[strip], add)
-        };
+                .run(out.as_mut_ptr(), n, [rows, n], &[strip], add);
+        }
     }
 
     fn strip(&self, left: Left<'_>, len: usize, first: usize) -> Strip {

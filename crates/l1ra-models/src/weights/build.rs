@@ -28,7 +28,8 @@ pub enum Storage {
     /// 32-bit floats, whatever the file holds.
     #[default]
     F32,
-    /// bf16: half the memory; products are taken in bf16.
+    /// bf16: half the memory. The CPU's kernels widen it as it is read; elsewhere products are taken in
+    /// bf16.
     BF16,
     /// f16.
     F16,

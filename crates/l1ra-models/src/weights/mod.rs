@@ -3,6 +3,7 @@
 mod build;
 mod count;
 pub mod gguf;
+mod mapped;
 mod random;
 mod safetensors;
 mod save;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     error::ModelError,
-    weights::{StoredTensor, StoredType, WeightSource},
+    weights::{StoredTensor, StoredType, WeightSource, mapped::release},
 };
 
 const SINGLE: &str = "model.safetensors";
@@ -181,6 +181,7 @@ impl WeightSource for SafetensorsFiles {
         let entry = self.entry(name)?;
         let (_, map) = &self.files[entry.file];
         let bytes = map[entry.range.clone()].to_vec();
+        release(map, &entry.range);
         Ok(StoredTensor {
             shape: entry.shape.clone(),
             dtype,

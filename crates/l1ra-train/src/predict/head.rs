@@ -1,6 +1,6 @@
 //! What the output head and the loss need, beside what layers keep.
 //!
-//! For `T` targets and a vocabulary of `V`, the cross-entropy of [`crate::loss`] holds, in arrays of
+//! For `T` targets and a vocabulary of `V`, the composed cross-entropy of `l1ra_ops::loss` holds, in arrays of
 //! `[T, V]` in f32:
 //!
 //! - forward: the logits less their maximum, and the exponential or the log-probabilities: two;
@@ -9,8 +9,8 @@
 //! On `flex` the loss is one operation with the head: logits of [`CHUNK`] rows at most exist at once,
 //! beside the gradient of the hidden states `[T, hidden]`.
 //!
-//! Elsewhere, or where the head has an adapter, a head stored in bf16 is turned to f32 for its product on `flex` (6 bytes a weight, for as long
-//! as the product takes), beside two arrays of `[T, V]`.
+//! On another CPU backend a head stored in bf16 is turned to f32 for its product (6 bytes a weight, for
+//! as long as the product takes), beside two arrays of `[T, V]`.
 
 use l1ra_models::{ops::LOSS_ROWS as CHUNK, weights::Storage};
 

@@ -199,6 +199,9 @@ impl<'a> Base<'a> {
 
     fn loading(&self) -> MemoryPrediction {
         let mapped = match (self.workload.source, self.workload.home) {
+            (WeightsFrom::Files { bytes, .. }, Home::Flex | Home::OtherCpu) if cfg!(unix) => {
+                bytes.min(self.largest())
+            }
             (WeightsFrom::Files { bytes, .. }, Home::Flex | Home::OtherCpu) => bytes,
             _ => 0,
         };
@@ -211,6 +214,13 @@ impl<'a> Base<'a> {
             ..*self
         };
         bare.with(Phase::Loading, MicroBatch::default(), extra)
+    }
+
+    /// Bytes of the largest tensor in f32: pages are given back tensor by tensor.
+    fn largest(&self) -> u64 {
+        let numbers = |shape: &Vec<usize>| shape.iter().product::<usize>() as u64;
+        let shapes = self.workload.shapes();
+        F32 * shapes.iter().map(numbers).max().unwrap_or(0)
     }
 
     fn training(&self, batch: &MicroBatch) -> MemoryPrediction {

@@ -26,7 +26,7 @@ use std::{
 
 use memmap2::Mmap;
 
-use crate::error::ModelError;
+use crate::{error::ModelError, weights::mapped::release};
 use layout::TensorInfo;
 use parse::Header;
 
@@ -178,6 +178,7 @@ impl GgufFile {
             .get(hf_name)
             .ok_or_else(|| self.absent(hf_name))?;
         let (dtype, mut bytes) = quant::decode(info.kind, &self.map[info.range.clone()]);
+        release(&self.map, &info.range);
         if let Some(heads) = self.permuted_heads(hf_name)? {
             bytes = names::unpermute(&bytes, info.shape[0], heads).ok_or_else(|| {
                 let rows = info.shape[0];

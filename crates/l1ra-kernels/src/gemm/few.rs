@@ -1,0 +1,112 @@
+//! Products with very few rows of output, as in generation: the right side is read in the order in
+//! which it lies, once a row, and nothing is copied.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{Before, Right, Term, Values};
+use crate::{element::Element, math, share::Disjoint};
+
+/// Rows of output up to which this is the better way.
+pub(super) const ROWS: usize = 4;
+/// Columns of a task: their sums stay in the first cache.
+const COLUMNS: usize = 512;
+
+/// `out ← [out +] Σ A·B`, every column by one task and in the order of the terms.
+pub(super) fn run(
+    out: Disjoint<'_>,
+    row: usize,
+    [m, n]: [usize; 2],
+    terms: &[Term<'_>],
+    before: Before,
+) {
+    let arch = Arch::new();
+    let task = |index: usize| {
+        let first = index * COLUMNS;
+        let columns = COLUMNS.min(n - first);
+        arch.dispatch(|| {
+            for i in 0..m {
+                // SAFETY: tasks have columns of their own.
+                let out = unsafe { out.slice(i * row + first, columns) };
+                if before == Before::Drop {
+                    out.fill(0.0);
+                }
+                for term in terms {
+                    let right = term.right.skip_columns(first);
+                    match right.values {
+                        Values::F32(values) => add(out, term, i, right, values),
+                        Values::Bf16(values) => add(out, term, i, right, values),
+                        Values::F16(values) => add(out, term, i, right, values),
+                    }
+                }
+            }
+        });
+    };
+    let tasks = n.div_ceil(COLUMNS);
+    if tasks == 1 {
+        task(0);
+    } else {
+        (0..tasks).into_par_iter().for_each(task);
+    }
+}
+
+/// Adds row `i` of a term.
+#[inline(always)]
+fn add<T: Element>(out: &mut [f32], term: &Term<'_>, i: usize, right: Right<'_>, values: &[T]) {
+    let left = |k: usize| term.left.values[i * term.left.row + k * term.left.column];
+    if right.column == 1 {
+        rows(out, term.k, left, right.row, values);
+    } else if right.row == 1 && term.left.column == 1 {
+        let x = &term.left.values[i * term.left.row..][..term.k];
+        for (j, out) in out.iter_mut().enumerate() {
+            *out += dot(x, &values[j * right.column..][..term.k]);
+        }
+    } else {
+        for (j, out) in out.iter_mut().enumerate() {
+            let value = |k: usize| values[k * right.row + j * right.column].widen();
+            *out += (0..term.k).map(|k| left(k) * value(k)).sum::<f32>();
+        }
+    }
+}
+
+/// `out += Σₖ left(k) · values[k, ..]`, four rows at a time.
+#[inline(always)]
+fn rows<T: Element>(
+    out: &mut [f32],
+    k: usize,
+    left: impl Fn(usize) -> f32,
+    stride: usize,
+    values: &[T],
+) {
+    let n = out.len();
+    let whole = k / 4 * 4;
+    for k in (0..whole).step_by(4) {
+        let line = |offset: usize| &values[(k + offset) * stride..][..n];
+        let (a, b, c, d) = (line(0), line(1), line(2), line(3));
+        let [x, y, z, w] = [left(k), left(k + 1), left(k + 2), left(k + 3)];
+        for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *out += x * a.widen() + y * b.widen() + (z * c.widen() + w * d.widen());
+        }
+    }
+    for k in whole..k {
+        let x = left(k);
+        for (out, value) in out.iter_mut().zip(&values[k * stride..][..n]) {
+            *out += x * value.widen();
+        }
+    }
+}
+
+#[inline(always)]
+fn dot<T: Element>(x: &[f32], values: &[T]) -> f32 {
+    const LANES: usize = 2 * math::LANES;
+    let mut lanes = [0.0_f32; LANES];
+    let (x_chunks, chunks) = (x.chunks_exact(LANES), values.chunks_exact(LANES));
+    let rest = x_chunks.remainder().iter().zip(chunks.remainder());
+    let rest: f32 = rest.map(|(x, value)| x * value.widen()).sum();
+    for (x, values) in x_chunks.zip(chunks) {
+        for ((lane, x), value) in lanes.iter_mut().zip(x).zip(values) {
+            *lane += x * value.widen();
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}

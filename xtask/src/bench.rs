@@ -1,0 +1,220 @@
+//! `cargo xtask bench`: our steps beside PyTorch's, alternating, on this machine.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// What is run: a name, who runs it, and the options of both programs.
+struct Run {
+    name: &'static str,
+    ours: bool,
+    options: &'static [&'static str],
+}
+
+const fn ours(name: &'static str, options: &'static [&'static str]) -> Run {
+    Run {
+        name,
+        ours: true,
+        options,
+    }
+}
+
+const fn torch(name: &'static str, options: &'static [&'static str]) -> Run {
+    Run {
+        name,
+        ours: false,
+        options,
+    }
+}
+
+/// Rows of the table; runs of one row follow each other, and the whole is repeated. PyTorch's bf16 is
+/// left out: on a CPU without bf16 instructions a step takes minutes.
+const ROWS: &[(&str, &[Run])] = &[
+    (
+        "training, f32, 4 × 256",
+        &[
+            torch("PEFT LoRA", &["--method", "lora"]),
+            ours("l1ra, LoRA", &["--method", "lora"]),
+            ours("l1ra, L1RA", &["--method", "l1ra"]),
+            ours(
+                "l1ra, L1RA, recompute",
+                &["--method", "l1ra", "--recompute"],
+            ),
+            ours(
+                "l1ra, L1RA, 20 % targets",
+                &["--method", "l1ra", "--targets", "0.2"],
+            ),
+        ],
+    ),
+    (
+        "training, f32, 4 × 512",
+        &[
+            torch("PEFT LoRA", &["--method", "lora", "--seq", "512"]),
+            ours("l1ra, L1RA", &["--method", "l1ra", "--seq", "512"]),
+        ],
+    ),
+    (
+        "training, f32, 1 × 2048",
+        &[ours(
+            "l1ra, L1RA",
+            &["--method", "l1ra", "--seq", "2048", "--batch", "1"],
+        )],
+    ),
+    (
+        "training, bf16 base, 4 × 256",
+        &[
+            ours("l1ra, L1RA", &["--method", "l1ra", "--dtype", "bf16"]),
+            ours(
+                "l1ra, L1RA, recompute",
+                &["--method", "l1ra", "--dtype", "bf16", "--recompute"],
+            ),
+        ],
+    ),
+    (
+        "forward, f32, 4 × 256",
+        &[
+            torch("PyTorch", &["--method", "forward"]),
+            ours("l1ra", &["--method", "forward"]),
+        ],
+    ),
+    (
+        "generation, f32, after 32 tokens",
+        &[
+            torch(
+                "transformers generate",
+                &["--method", "generate", "--seq", "32", "--steps", "32"],
+            ),
+            ours(
+                "l1ra",
+                &["--method", "generate", "--seq", "32", "--steps", "32"],
+            ),
+        ],
+    ),
+];
+
+/// Runs the table and writes it.
+pub(crate) fn run(
+    model: &Path,
+    python: &Path,
+    threads: usize,
+    repeats: usize,
+    output: &Path,
+) -> Result<()> {
+    ensure!(
+        model.is_dir(),
+        "{}: not a Hugging Face folder",
+        model.display()
+    );
+    ensure!(repeats > 0, "--runs 0: at least 1");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let built = Command::new("cargo")
+        .args(["build", "--release", "--bin", "l1ra"])
+        .current_dir(&root)
+        .status()?;
+    ensure!(built.success(), "the program was not built");
+    let program = root.join("target/release/l1ra");
+    let script = root.join("xtask/bench/bench_torch.py");
+    let mut lines: BTreeMap<(usize, usize), Vec<Value>> = BTreeMap::new();
+    for repeat in 0..repeats {
+        for (row, (title, runs)) in ROWS.iter().enumerate() {
+            for (place, run) in runs.iter().enumerate() {
+                println!("run {} of {repeats}: {title}, {}", repeat + 1, run.name);
+                let mut command = if run.ours {
+                    let mut command = Command::new(&program);
+                    command.args(["bench", "--json", "--quiet"]);
+                    command
+                } else {
+                    let mut command = Command::new(python);
+                    command.arg(&script);
+                    command
+                };
+                command.arg("--model").arg(model);
+                command.args(["--threads", &threads.to_string(), "--warmup", "1"]);
+                if !run.options.contains(&"--steps") {
+                    command.args(["--steps", "3"]);
+                }
+                command.args(run.options);
+                lines.entry((row, place)).or_default().push(line(command)?);
+            }
+        }
+    }
+    std::fs::write(output, page(&lines, repeats, threads))
+        .with_context(|| format!("{}: could not be written", output.display()))?;
+    println!("{}", output.display());
+    Ok(())
+}
+
+/// The last line that a program prints, which is JSON.
+fn line(mut command: Command) -> Result<Value> {
+    let out = command
+        .output()
+        .with_context(|| format!("{} cannot be run", command.get_program().display()))?;
+    if !out.status.success() {
+        bail!(
+            "{command:?} failed:\n{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+    }
+    let text = String::from_utf8_lossy(&out.stdout);
+    let last = text.lines().last().unwrap_or_default();
+    serde_json::from_str(last).with_context(|| format!("{command:?} printed {last:?}"))
+}
+
+fn median(lines: &[Value], key: &str) -> f64 {
+    let mut values: Vec<f64> = lines.iter().filter_map(|line| line[key].as_f64()).collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn page(lines: &BTreeMap<(usize, usize), Vec<Value>>, repeats: usize, threads: usize) -> String {
+    let mut text = String::from(
+        "| | s a step | tokens/s | against PyTorch | peak MiB | against PyTorch |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for (row, (title, runs)) in ROWS.iter().enumerate() {
+        let _ = writeln!(text, "| **{title}** | | | | | |");
+        let of = |place: usize, key| median(&lines[&(row, place)], key);
+        for (place, run) in runs.iter().enumerate() {
+            let [step, speed, peak] =
+                ["median_step_s", "tokens_per_s", "peak_rss_mb"].map(|key| of(place, key));
+            let ratios = if run.ours && !runs[0].ours {
+                [
+                    format!("{:.2} ×", speed / of(0, "tokens_per_s")),
+                    format!("{:.2} ×", peak / of(0, "peak_rss_mb")),
+                ]
+            } else {
+                [String::new(), String::new()]
+            };
+            let [faster, smaller] = ratios;
+            let _ = writeln!(
+                text,
+                "| {} | {step:.3} | {speed:.1} | {faster} | {peak:.0} | {smaller} |",
+                run.name
+            );
+        }
+    }
+    let torch = lines.values().flatten().find_map(|line| {
+        line["impl"]
+            .as_str()
+            .filter(|name| name.starts_with("torch"))
+            .map(String::from)
+    });
+    let _ = write!(
+        text,
+        "\nMedians of {repeats} runs of 3 steps (32 tokens when generating) after one, programs in turn, \
+         {threads} threads; {}.\n",
+        torch.unwrap_or_default()
+    );
+    text
+}
+
+/// Where the table goes unless told otherwise.
+pub(crate) fn default_output() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/speed.md")
+}
