@@ -1,4 +1,4 @@
-//! [`bench`]: what a training step, a forward or a token costs on this machine.
+//! [`bench()`]: what a training step, a forward or a token costs on this machine.
 //!
 //! The keys of [`BenchResult`] are those that the same measurement of other programs prints, so that
 //! lines can be compared: `median_step_s`, `tokens_per_s`, `peak_rss_mb`, …

@@ -10,7 +10,8 @@
 //! | [`data`] | files to records to samples to batches |
 //! | [`predict`] | memory and time of a run, before it |
 //! | [`options`] | [`TrainOptions`]: the settings of the training loop |
-//! | [`loss`], [`clip`], [`schedule`] | cross-entropy over a window, global-norm clipping, learning rates |
+//! | [`clip`], [`schedule`], [`recompute`] | global-norm clipping, learning rates, blocks run again in the backward |
+//! | [`mod@bench`] | what a step costs on this machine |
 //! | [`callback`] | [`RankCallback`]: rank reallocation in any `TrainStep`, usable alone |
 //! | [`model`] | [`FineTune`]: a language model as a Burn learner |
 //! | [`strategy`] | [`StepStrategy`]: training by optimizer steps, in Burn's `SupervisedTraining` |
