@@ -105,15 +105,9 @@ pub fn forward(out: &mut [f32], lse: &mut [f32], qkv: &[f32], shape: &Shape, rot
     assert!(lse.len() >= tokens * shape.heads, "lse too short");
     let stride = lse.len() / shape.heads;
     let (out, lse) = (Disjoint::new(out), Disjoint::new(lse));
-    let tiles = Tiles::detect();
-    shape
-        .tasks()
-        .into_par_iter()
-        .for_each(|(sequence, kv_head)| {
-            let mut buffers = Buffers::default();
-            let head = Head::new(shape, rotary, qkv, sequence, kv_head, tiles);
-            head.forward(out, lse, stride, &mut buffers);
-        });
+    each_head(shape, rotary, qkv, |head, buffers| {
+        head.forward(out, lse, stride, buffers);
+    });
 }
 
 /// Gradient of `qkv` for `d_out`, from what the forward gave.
@@ -142,19 +136,30 @@ pub fn backward(
     assert!(lse.len() >= tokens * shape.heads, "lse too short");
     let stride = lse.len() / shape.heads;
     let d_qkv = Disjoint::new(d_qkv);
+    let saved = backward::Saved {
+        d_out,
+        out,
+        lse,
+        stride,
+    };
+    each_head(shape, rotary, qkv, |head, buffers| {
+        head.backward(d_qkv, &saved, buffers);
+    });
+}
+
+/// Calls `act` with every key/value head of every sequence, shared among threads.
+fn each_head(
+    shape: &Shape,
+    rotary: &Rotary,
+    qkv: &[f32],
+    act: impl Fn(&Head<'_>, &mut Buffers) + Sync,
+) {
     let tiles = Tiles::detect();
     shape
         .tasks()
         .into_par_iter()
         .for_each(|(sequence, kv_head)| {
-            let mut buffers = Buffers::default();
             let head = Head::new(shape, rotary, qkv, sequence, kv_head, tiles);
-            let saved = backward::Saved {
-                d_out,
-                out,
-                lse,
-                stride,
-            };
-            head.backward(d_qkv, &saved, &mut buffers);
+            act(&head, &mut Buffers::default());
         });
 }

@@ -11,9 +11,9 @@ use burn::{
     backend::{
         Backend,
         autodiff::{
-            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+            checkpoint::base::Checkpointer,
             grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
+            ops::{Backward, Ops},
         },
         tensor::FloatTensor,
     },
@@ -24,7 +24,7 @@ use l1ra_kernels::{
     rope::Rotary,
 };
 
-use crate::route::GraphTensor;
+use crate::route::{self, GraphTensor};
 
 /// A backend with kernels for the operation.
 pub trait AttentionKernels: Backend {
@@ -78,22 +78,17 @@ fn in_graph<B: AttentionKernels>(
     shape: &Arc<Shape>,
     rotary: &Arc<Rotary>,
 ) -> GraphTensor<B> {
-    let prepared = Backward::<B, 1>::prepare::<NoCheckpointing>(AttentionBackward, [qkv.node()]);
-    let qkv = qkv.into_primitive();
-    let [out, lse] = B::forward(&qkv, shape, rotary);
-    match prepared.compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => {
-            let saved = Saved {
-                qkv,
-                out: out.clone(),
-                lse,
-                shape: shape.clone(),
-                rotary: rotary.clone(),
-            };
-            prepared.finish(saved, out)
-        }
-        OpsKind::UnTracked(prepared) => prepared.finish(out),
-    }
+    route::in_graph(AttentionBackward, qkv, |qkv| {
+        let [out, lse] = B::forward(&qkv, shape, rotary);
+        let saved = Saved {
+            qkv,
+            out: out.clone(),
+            lse,
+            shape: shape.clone(),
+            rotary: rotary.clone(),
+        };
+        (saved, out)
+    })
 }
 
 /// Attention output `[.., heads·d]` for `qkv [.., (heads + 2·kv_heads)·d]`, or the input back where
@@ -112,7 +107,7 @@ pub fn attention<const D: usize>(
     rotary: &Arc<Rotary>,
 ) -> Result<Tensor<D>, Tensor<D>> {
     #[cfg(feature = "flex")]
-    if crate::route::is_ready(&qkv) {
+    if route::is_ready(&qkv) {
         use burn::backend::Flex;
         return Ok(crate::flex::run(
             qkv,
@@ -142,8 +137,9 @@ pub fn attention_cached(
     shape: &Shape,
     rotary: &Rotary,
 ) -> Result<Tensor<3>, Tensor<3>> {
+    // Its graph is left behind, whatever it keeps.
     #[cfg(feature = "flex")]
-    if crate::route::is_ready(&qkv) {
+    if qkv.dtype() == burn::tensor::DType::F32 && route::has_kernels(&qkv.device()) {
         let qkv = qkv.inner();
         return Ok(crate::flex::attend_cached(qkv, cache, shape, rotary));
     }

@@ -389,7 +389,7 @@ pub fn composed<const D: usize>(x: Tensor<D>, layers: &[Linear]) -> Tensor<D> {
     let each = |layer: &Linear| {
         let y = product(x.clone(), layer.weight.clone());
         match layer.adapter.clone() {
-            Some((a, g, b)) => y + (x.clone().matmul(a) * g.unsqueeze_dim::<2>(0)).matmul(b),
+            Some((a, g, b)) => y + low_rank(x.clone(), a, g, b),
             None => y,
         }
     };
@@ -401,6 +401,11 @@ pub fn composed<const D: usize>(x: Tensor<D>, layers: &[Linear]) -> Tensor<D> {
     };
     shape[D - 1] = y.dims()[1];
     y.reshape(shape)
+}
+
+/// `((x·A) ∘ g)·B` for `x [n, d_in]`, by Burn's own operations.
+pub fn low_rank(x: Tensor<2>, a: Tensor<2>, g: Tensor<1>, b: Tensor<2>) -> Tensor<2> {
+    (x.matmul(a) * g.unsqueeze_dim::<2>(0)).matmul(b)
 }
 
 /// `x·W` in the weight's type, the result in x's.

@@ -6,16 +6,16 @@ use burn::{
     backend::{
         Backend,
         autodiff::{
-            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+            checkpoint::base::Checkpointer,
             grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
+            ops::{Backward, Ops},
         },
         tensor::FloatTensor,
     },
     tensor::Tensor,
 };
 
-use crate::route::GraphTensor;
+use crate::route::{self, GraphTensor};
 
 /// A backend with kernels for the operation.
 pub trait NormKernels: Backend {
@@ -56,13 +56,10 @@ fn in_graph<B: NormKernels>(
     weight: FloatTensor<B>,
     epsilon: f32,
 ) -> GraphTensor<B> {
-    let prepared = Backward::<B, 1>::prepare::<NoCheckpointing>(NormBackward, [x.node()]);
-    let x = x.into_primitive();
-    let [y, inverse] = B::forward(&x, &weight, epsilon);
-    match prepared.compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => prepared.finish([x, weight, inverse], y),
-        OpsKind::UnTracked(prepared) => prepared.finish(y),
-    }
+    route::in_graph(NormBackward, x, |x| {
+        let [y, inverse] = B::forward(&x, &weight, epsilon);
+        ([x, weight, inverse], y)
+    })
 }
 
 /// RMS norm of the rows of `x [.., d]` with `weight [d]`.
@@ -71,8 +68,7 @@ fn in_graph<B: NormKernels>(
 /// elsewhere.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f64) -> Tensor<D> {
     #[cfg(feature = "flex")]
-    if let Some(weight) = crate::route::constant_f32(weight).filter(|_| crate::route::is_ready(&x))
-    {
+    if let Some(weight) = route::constant_f32(weight).filter(|_| route::is_ready(&x)) {
         use burn::backend::Flex;
         let weight = crate::flex::primitive(weight);
         let epsilon = epsilon as f32;

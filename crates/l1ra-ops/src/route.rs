@@ -1,12 +1,34 @@
 //! Which tensors kernels of ours can take.
 
 use burn::{
-    backend::{Autodiff, tensor::FloatTensor},
+    backend::{
+        Autodiff, Backend,
+        autodiff::{
+            checkpoint::strategy::NoCheckpointing,
+            ops::{Backward, OpsKind},
+        },
+        tensor::FloatTensor,
+    },
     tensor::{DType, Device, GradientCheckpointingStrategy, Tensor},
 };
 
 /// A tensor of the backend `B` that may be in a graph.
 pub(crate) type GraphTensor<B> = FloatTensor<Autodiff<B>>;
+
+/// The output of an operation on one tensor, with what `run` keeps for its backward in the graph.
+#[cfg_attr(not(feature = "flex"), allow(dead_code))]
+pub(crate) fn in_graph<B: Backend, O: Backward<B, 1>>(
+    operation: O,
+    x: GraphTensor<B>,
+    run: impl FnOnce(FloatTensor<B>) -> (O::State, FloatTensor<B>),
+) -> GraphTensor<B> {
+    let prepared = operation.prepare::<NoCheckpointing>([x.node()]);
+    let (state, y) = run(x.into_primitive());
+    match prepared.compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => prepared.finish(state, y),
+        OpsKind::UnTracked(prepared) => prepared.finish(y),
+    }
+}
 
 /// Whether this build has kernels of ours for `device`.
 pub fn has_kernels(device: &Device) -> bool {

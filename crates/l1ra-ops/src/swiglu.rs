@@ -4,16 +4,16 @@ use burn::{
     backend::{
         Backend,
         autodiff::{
-            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+            checkpoint::base::Checkpointer,
             grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
+            ops::{Backward, Ops},
         },
         tensor::FloatTensor,
     },
     tensor::{Tensor, activation::silu},
 };
 
-use crate::route::GraphTensor;
+use crate::route::{self, GraphTensor};
 
 /// A backend with kernels for the operation.
 pub trait SwigluKernels: Backend {
@@ -40,13 +40,10 @@ impl<B: SwigluKernels> Backward<B, 1> for SwigluBackward {
 
 #[cfg_attr(not(feature = "flex"), allow(dead_code))]
 fn in_graph<B: SwigluKernels>(gate_up: GraphTensor<B>) -> GraphTensor<B> {
-    let prepared = Backward::<B, 1>::prepare::<NoCheckpointing>(SwigluBackward, [gate_up.node()]);
-    let gate_up = gate_up.into_primitive();
-    let y = B::forward(&gate_up);
-    match prepared.compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => prepared.finish(gate_up, y),
-        OpsKind::UnTracked(prepared) => prepared.finish(y),
-    }
+    route::in_graph(SwigluBackward, gate_up, |gate_up| {
+        let y = B::forward(&gate_up);
+        (gate_up, y)
+    })
 }
 
 /// `silu(gate) ∘ up [.., d]` for `gate_up [.., 2d]`, gate first.
@@ -54,7 +51,7 @@ fn in_graph<B: SwigluKernels>(gate_up: GraphTensor<B>) -> GraphTensor<B> {
 /// One operation where the backend has [`SwigluKernels`]; [`composed`] elsewhere.
 pub fn swiglu<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
-    if crate::route::is_ready(&gate_up) {
+    if route::is_ready(&gate_up) {
         use burn::backend::Flex;
         return crate::flex::run(
             gate_up,

@@ -177,18 +177,22 @@ impl BenchOptions {
             ("rank", self.rank),
         ] {
             if value == 0 {
-                return Err(wrong(field, 0, "at least 1"));
+                return Err(TrainError::option(field, 0, "at least 1"));
             }
         }
         if self.length < 2 {
-            return Err(wrong(
+            return Err(TrainError::option(
                 "seq",
                 self.length,
                 "at least 2: a target follows a token",
             ));
         }
         if !(self.targets > 0.0 && self.targets <= 1.0) {
-            return Err(wrong("targets", self.targets, "a share above 0, at most 1"));
+            return Err(TrainError::option(
+                "targets",
+                self.targets,
+                "a share above 0, at most 1",
+            ));
         }
         let (context, beyond) = (config.max_position_embeddings, self.length);
         let new = match self.method {
@@ -200,7 +204,7 @@ impl BenchOptions {
                 "at most {}, by the model's context",
                 context.saturating_sub(new)
             );
-            return Err(wrong("seq", beyond, expected));
+            return Err(TrainError::option("seq", beyond, expected));
         }
         let widths = linear_dims(config)
             .into_iter()
@@ -209,17 +213,9 @@ impl BenchOptions {
         let trains = matches!(self.method, Method::L1ra | Method::Lora);
         if trains && self.rank > most {
             let expected = format!("at most {most}, the width of the narrowest layer");
-            return Err(wrong("rank", self.rank, expected));
+            return Err(TrainError::option("rank", self.rank, expected));
         }
         Ok(())
-    }
-}
-
-fn wrong(field: &'static str, seen: impl ToString, expected: impl Into<String>) -> TrainError {
-    TrainError::Option {
-        field,
-        seen: seen.to_string(),
-        expected: expected.into(),
     }
 }
 

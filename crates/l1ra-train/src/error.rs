@@ -85,6 +85,19 @@ impl From<ConfigError> for TrainError {
 }
 
 impl TrainError {
+    /// A setting outside its range.
+    pub(crate) fn option(
+        field: &'static str,
+        seen: impl ToString,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Option {
+            field,
+            seen: seen.to_string(),
+            expected: expected.into(),
+        }
+    }
+
     pub(crate) fn recipe(place: impl ToString, detail: impl Into<String>) -> Self {
         Self::Recipe {
             place: place.to_string(),

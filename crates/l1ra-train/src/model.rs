@@ -111,8 +111,12 @@ impl FineTune {
         }
     }
 
-    pub(crate) fn reduction(&self) -> Reduction {
-        self.reduction
+    /// What the backward begins with, for a loss summed over `targets`.
+    pub(crate) fn reduced(&self, loss_sum: Tensor<1>, targets: usize) -> Tensor<1> {
+        match self.reduction {
+            Reduction::Sum => loss_sum,
+            Reduction::Mean => loss_sum.div_scalar(targets as f64),
+        }
     }
 
     /// The same with another reduction.
@@ -167,11 +171,9 @@ impl TrainStep for FineTune {
                 item: output,
             };
         }
-        let loss = match self.reduction {
-            Reduction::Sum => output.loss_sum.clone(),
-            Reduction::Mean => output.loss_sum.clone().div_scalar(output.targets as f64),
-        };
-        let grads = loss.backward();
+        let grads = self
+            .reduced(output.loss_sum.clone(), output.targets)
+            .backward();
         let item = LossOutput {
             loss_sum: output.loss_sum.inner(),
             ..output

@@ -83,7 +83,11 @@ impl TrainOptions {
         )?;
         if self.warmup_steps >= self.steps {
             let expected = format!("fewer than the {} steps of the run", self.steps);
-            return Err(wrong("warmup_steps", self.warmup_steps, expected));
+            return Err(TrainError::option(
+                "warmup_steps",
+                self.warmup_steps,
+                expected,
+            ));
         }
         for (field, beta) in [
             ("beta_1", self.optimizer.beta_1),
@@ -107,7 +111,7 @@ fn at_least(field: &'static str, seen: usize, least: usize) -> Result<(), TrainE
     if seen >= least {
         Ok(())
     } else {
-        Err(wrong(field, seen, format!("at least {least}")))
+        Err(TrainError::option(field, seen, format!("at least {least}")))
     }
 }
 
@@ -115,15 +119,7 @@ fn number(field: &'static str, seen: f64, holds: bool, expected: &str) -> Result
     if seen.is_finite() && holds {
         Ok(())
     } else {
-        Err(wrong(field, seen, expected))
-    }
-}
-
-fn wrong(field: &'static str, seen: impl ToString, expected: impl Into<String>) -> TrainError {
-    TrainError::Option {
-        field,
-        seen: seen.to_string(),
-        expected: expected.into(),
+        Err(TrainError::option(field, seen, expected))
     }
 }
 

@@ -12,7 +12,7 @@
 use burn::{
     module::{Module, ModuleVisitor, Param},
     optim::GradientsParams,
-    tensor::{Device, Tensor},
+    tensor::{Device, Gradients, Tensor},
 };
 use l1ra_models::{
     block::{Block, norm},
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     data::TokenBatch,
-    model::{FineTune, LossOutput, Reduction},
+    model::{FineTune, LossOutput},
 };
 
 /// Which activations are made again in the backward.
@@ -90,20 +90,12 @@ pub(crate) fn step(
     let last = from_inner(inputs.remove(lm.model.layers.len()), &device).require_grad();
     let hidden = norm(&lm.model.norm, last.clone()).flatten::<2>(0, 1);
     let loss_sum = lm.loss_sum(hidden.select(0, rows), wanted);
-    let loss = match model.reduction() {
-        Reduction::Sum => loss_sum.clone(),
-        Reduction::Mean => loss_sum.clone().div_scalar(targets as f64),
-    };
-    let mut grads = loss.backward();
+    let mut grads = model.reduced(loss_sum.clone(), targets).backward();
     let mut slope = last.grad_remove(&mut grads);
     drop(last);
     let mut all = GradientsParams::new();
     if let Some(head) = &lm.lm_head {
-        gather(
-            &mut all,
-            GradientsParams::from_module(&mut grads, head),
-            head,
-        );
+        gather(&mut all, &mut grads, head);
     }
     drop(grads);
     let lowest = lm.model.layers.iter().position(is_trained);
@@ -123,11 +115,7 @@ pub(crate) fn step(
         if index > lowest {
             slope = x.grad_remove(&mut grads);
         }
-        gather(
-            &mut all,
-            GradientsParams::from_module(&mut grads, block),
-            block,
-        );
+        gather(&mut all, &mut grads, block);
     }
     let output = LossOutput {
         loss_sum: loss_sum.inner(),
@@ -204,8 +192,9 @@ impl ModuleVisitor for Trained {
     }
 }
 
-/// Moves a module's gradients from `part` to `all`.
-fn gather<M: Module>(all: &mut GradientsParams, part: GradientsParams, module: &M) {
+/// Moves a module's gradients from a backward's to `all`.
+fn gather<M: Module>(all: &mut GradientsParams, grads: &mut Gradients, module: &M) {
+    let part = GradientsParams::from_module(grads, module);
     let mut mover = Mover { all, part };
     module.visit(&mut mover);
 }

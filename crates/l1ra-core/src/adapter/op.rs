@@ -164,7 +164,7 @@ pub fn gated_lora(x: Tensor<2>, a: Tensor<2>, g: Tensor<1>, b: Tensor<2>) -> Ten
 
 /// The same by composition of Burn operations, with Burn's own backward: the reference.
 pub fn composed(x: Tensor<2>, a: Tensor<2>, g: Tensor<1>, b: Tensor<2>) -> Tensor<2> {
-    (x.matmul(a) * g.unsqueeze_dim::<2>(0)).matmul(b)
+    l1ra_ops::linear::low_rank(x, a, g, b)
 }
 
 /// Whether this build has [`GatedLoraOps`] for `device`.

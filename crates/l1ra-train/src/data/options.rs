@@ -71,7 +71,7 @@ impl DataOptions {
     pub fn validate(&self) -> Result<(), TrainError> {
         if self.train.is_empty() {
             let expected = "a file, a pattern such as data/*.jsonl, or a list of them";
-            return Err(wrong("data.train", "(nothing)", expected));
+            return Err(TrainError::option("data.train", "(nothing)", expected));
         }
         self.validate_values()
     }
@@ -86,14 +86,22 @@ impl DataOptions {
         if let Some(source) = self.eval.iter().find(|source| source.weight != 1.0) {
             let seen = format!("{} with weight {}", source.path, source.weight);
             let expected = "evaluation data is used as it is; leave the weight out";
-            return Err(wrong("data.eval", seen, expected));
+            return Err(TrainError::option("data.eval", seen, expected));
         }
         let fraction = self.eval_fraction;
         if !(fraction > 0.0 && fraction < 1.0) {
-            return Err(wrong("data.eval_fraction", fraction, "a number in (0, 1)"));
+            return Err(TrainError::option(
+                "data.eval_fraction",
+                fraction,
+                "a number in (0, 1)",
+            ));
         }
         if self.max_length < 2 {
-            return Err(wrong("data.max_length", self.max_length, "at least 2"));
+            return Err(TrainError::option(
+                "data.max_length",
+                self.max_length,
+                "at least 2",
+            ));
         }
         Ok(())
     }
@@ -124,11 +132,15 @@ impl DataSource {
 
     fn validate(&self, field: &'static str) -> Result<(), TrainError> {
         if self.path.trim().is_empty() {
-            return Err(wrong(field, "\"\"", "a file or a pattern"));
+            return Err(TrainError::option(field, "\"\"", "a file or a pattern"));
         }
         if !(self.weight.is_finite() && self.weight > 0.0) {
             let seen = format!("{} with weight {}", self.path, self.weight);
-            return Err(wrong(field, seen, "a weight is a positive number"));
+            return Err(TrainError::option(
+                field,
+                seen,
+                "a weight is a positive number",
+            ));
         }
         Ok(())
     }
@@ -254,14 +266,6 @@ fn sources_schema(generator: &mut SchemaGenerator) -> Schema {
         "items": source,
         "x-kind": "a file or pattern, or a list of files, patterns and tables",
     })
-}
-
-fn wrong(field: &'static str, seen: impl ToString, expected: &str) -> TrainError {
-    TrainError::Option {
-        field,
-        seen: seen.to_string(),
-        expected: expected.into(),
-    }
 }
 
 #[cfg(test)]

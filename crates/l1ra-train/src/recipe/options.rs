@@ -151,7 +151,8 @@ impl Recipe {
     /// # Errors
     /// The first value that cannot be used.
     pub fn validate(&self) -> Result<(), TrainError> {
-        let missing = |field, seen: &str, expected: &str| Err(wrong(field, seen, expected));
+        let missing =
+            |field, seen: &str, expected: &str| Err(TrainError::option(field, seen, expected));
         if self.model.path.is_empty() {
             return missing(
                 "model.path",
@@ -221,35 +222,35 @@ impl TrainSection {
     fn check(&self) -> Result<(), TrainError> {
         if let (Some(_), Some(epochs)) = (self.steps, self.epochs) {
             let remedy = "train.steps is given as well; keep one of them";
-            return Err(wrong("train.epochs", epochs, remedy));
+            return Err(TrainError::option("train.epochs", epochs, remedy));
         }
         if let (Some(_), Some(ratio)) = (self.warmup_steps, self.warmup_ratio) {
             let remedy = "train.warmup_steps is given as well; keep one of them";
-            return Err(wrong("train.warmup_ratio", ratio, remedy));
+            return Err(TrainError::option("train.warmup_ratio", ratio, remedy));
         }
         if let Some(epochs) = self.epochs.filter(|e| !(e.is_finite() && *e > 0.0)) {
-            return Err(wrong("train.epochs", epochs, "a positive number"));
+            return Err(TrainError::option(
+                "train.epochs",
+                epochs,
+                "a positive number",
+            ));
         }
         if let Some(ratio) = self.warmup_ratio.filter(|r| !(0.0..1.0).contains(r)) {
-            return Err(wrong("train.warmup_ratio", ratio, "a number in [0, 1)"));
+            return Err(TrainError::option(
+                "train.warmup_ratio",
+                ratio,
+                "a number in [0, 1)",
+            ));
         }
         for (field, size) in [
             ("train.batch_size", self.batch_size),
             ("train.accumulation", self.accumulation),
         ] {
             if size == 0 {
-                return Err(wrong(field, size, "at least 1"));
+                return Err(TrainError::option(field, size, "at least 1"));
             }
         }
         Ok(())
-    }
-}
-
-fn wrong(field: &'static str, seen: impl ToString, expected: &str) -> TrainError {
-    TrainError::Option {
-        field,
-        seen: seen.to_string(),
-        expected: expected.into(),
     }
 }
 
