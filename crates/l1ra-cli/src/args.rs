@@ -60,7 +60,7 @@ pub(crate) enum Command {
 }
 
 /// What lays values over a recipe.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct RecipeArgs {
     /// Recipe, a TOML file; without one, --model and --data and the defaults tell the run
     pub(crate) recipe: Option<PathBuf>,
@@ -91,6 +91,11 @@ pub(crate) struct TrainArgs {
     /// A line every few steps in place of the live display
     #[arg(long)]
     pub(crate) plain: bool,
+    /// Go on with an interrupted run: from the newest whole checkpoint in the folder R of a run, or
+    /// from the checkpoint file R; without R, in the recipe's output folder. Without a recipe, the run's
+    /// own is taken
+    #[arg(long, value_name = "R", num_args = 0..=1, conflicts_with = "overwrite")]
+    pub(crate) resume: Option<Option<PathBuf>>,
     /// Train into a folder that already holds a run, whose files are then replaced
     #[arg(long)]
     pub(crate) overwrite: bool,

@@ -43,8 +43,11 @@ pub(crate) fn as_flag(error: impl Into<TrainError>) -> anyhow::Error {
     mistake(format!("--{name} {seen}: {expected}"))
 }
 
-/// 2 where the user's input is at fault, else 1.
+/// 2 where the user's input is at fault, 128 + n where signal n ended a run, else 1.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(TrainError::Interrupted { reason, .. }) = error.downcast_ref() {
+        return u8::try_from(128 + reason).unwrap_or(1);
+    }
     let users = if let Some(error) = error.downcast_ref::<TrainError>() {
         error.is_users_mistake()
     } else if let Some(error) = error.downcast_ref::<ModelError>() {

@@ -3,7 +3,8 @@
 //! A thin shell: each command is a file in `commands`, and everything that it does is a documented
 //! call of `l1ra-train`, `l1ra-models` or `l1ra-core`.
 //!
-//! Exit codes: 0 done, 1 failed, 2 the user's mistake, found before long work. With `--json`, one
+//! Exit codes: 0 done, 1 failed, 2 the user's mistake, found before long work, 128 + n interrupted by
+//! signal n, the run saved. With `--json`, one
 //! line on standard output holds the result; everything else goes to standard error.
 
 mod args;
@@ -13,6 +14,7 @@ mod load;
 mod output;
 mod progress;
 mod recipe;
+mod signals;
 
 use std::process::ExitCode;
 

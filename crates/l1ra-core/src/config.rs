@@ -36,6 +36,16 @@ pub enum BudgetUnit {
     Parameters,
 }
 
+impl BudgetUnit {
+    /// What is counted, for messages.
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            Self::Ranks => "ranks",
+            Self::Parameters => "parameters",
+        }
+    }
+}
+
 /// Options of the adapters, their optimizer terms and their rank allocation.
 ///
 /// Defaults are the authors' where they have one.

@@ -20,8 +20,10 @@
 //! | [`adapter`] | [`AdaptedLinear`], [`GatedLora`] and the operation with its hand-written backward |
 //! | [`allocation`] | the rank decision as pure logic, its schedule, and its application |
 //! | [`optim`] | [`AdamE`]: Adam with decoupled weight decay (A, B) and decoupled lasso (c) |
+//! | [`state`] | [`TrainingState`]: adapters in training, captured and restored to the bit |
 //! | [`walk`] | every adapter of any Burn module, by path |
 //! | [`peft`] | adapter files that PEFT, llama.cpp and vLLM read |
+//! | [`files`] | files that are whole or not there |
 //! | [`device`] | devices by name, as `--device` takes them |
 //!
 //! This crate knows no model and no training loop. Backends are chosen with the features `flex`,
@@ -32,9 +34,11 @@ pub mod allocation;
 pub mod config;
 pub mod device;
 mod error;
+pub mod files;
 pub mod init;
 pub mod optim;
 pub mod peft;
+pub mod state;
 pub mod target;
 pub mod walk;
 
@@ -47,6 +51,7 @@ pub use config::{BudgetUnit, L1raConfig, Policy};
 pub use device::{DeviceError, parse_device};
 pub use error::{ConfigError, CoreError, is_users_path};
 pub use optim::AdamE;
+pub use state::TrainingState;
 pub use target::Targets;
 
 // `#[derive(RecordState)]` expands to paths in the crate root.

@@ -1,5 +1,7 @@
 //! [`AdamE`]: Adam with decoupled weight decay for A and B and decoupled lasso for the gates.
 
+pub(crate) mod record;
+
 use burn::{
     module::ParamGroup,
     optim::{LearningRate, ModuleOptimizer, Optimizer, RecordState},

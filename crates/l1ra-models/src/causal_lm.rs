@@ -168,6 +168,13 @@ impl CausalLm {
         }
     }
 
+    /// Whether an adapter drops parts of its input in training.
+    pub fn has_dropout(&self) -> bool {
+        let head = self.lm_head.as_ref().and_then(|head| head.adapter.as_ref());
+        head.is_some_and(|adapter| adapter.dropout.prob > 0.0)
+            || self.model.layers.iter().any(Block::has_dropout)
+    }
+
     /// Cross-entropy of `hidden [n, hidden]` against `targets [n]`, summed: `[1]`. Logits are never
     /// made whole, unless the head has an adapter of its own.
     pub fn loss_sum(&self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {

@@ -169,6 +169,32 @@ impl ModelFiles {
         self.weights().path()
     }
 
+    /// A CRC-32C of configuration and weight files, hexadecimal. It tells one model from another; it is
+    /// no protection against a forger.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn checksum(&self) -> Result<String, ModelError> {
+        let mut sum = crc32c::crc32c(format!("{:?}", self.config).as_bytes());
+        let files: Vec<(&Path, u64)> = match &self.source {
+            Source::Safetensors(files) => files.files().collect(),
+            Source::Gguf(weights) => vec![(&weights.path, weights.file.file_bytes())],
+        };
+        let mut buffer = vec![0; 1 << 20];
+        for (path, bytes) in files {
+            sum = crc32c::crc32c_append(sum, &bytes.to_le_bytes());
+            let failed = |error| ModelError::io(path, error);
+            let mut file = std::fs::File::open(path).map_err(failed)?;
+            loop {
+                match file.read(&mut buffer).map_err(failed)? {
+                    0 => break,
+                    count => sum = crc32c::crc32c_append(sum, &buffer[..count]),
+                }
+            }
+        }
+        Ok(format!("{sum:08x}"))
+    }
+
     /// The weights, to be read tensor by tensor.
     pub fn weights(&self) -> &dyn WeightSource {
         match &self.source {

@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::{
     clip::scale_and_clip,
-    data::TokenBatch,
+    data::{Origin, TokenBatch},
     error::TrainError,
     memory::{peak_resident_bytes, resident_bytes},
     model::FineTune,
@@ -269,6 +269,7 @@ impl Run<'_> {
             token_count: ids.len(),
             ids: Tensor::from_data(TensorData::new(ids, [rows, length]), device),
             segments: None,
+            origin: Origin::default(),
         }
     }
 
@@ -305,7 +306,7 @@ impl Run<'_> {
         };
         let mut model = FineTune::new(model, None);
         if recompute {
-            model = model.with_block_recompute(0);
+            model = model.with_block_recompute();
         }
         for step in 0..warmup + steps {
             let batch = self.batch(&device);

@@ -9,12 +9,13 @@ use burn::{
     lr_scheduler::module_lr_scheduler::ModuleLearningRate,
     module::Module,
     optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams},
-    train::Interrupter,
+    train::{Interrupter, Learner, LearnerModel, TrainStep},
 };
 use l1ra_core::{
-    RankAllocator, RankPlan,
+    CoreError, RankAllocator, RankPlan, TrainingState,
     walk::{self, AdapterView},
 };
+use serde::{Deserialize, Serialize};
 
 /// Rank reallocation as the last part of an optimizer step, in every strategy of Burn's Learner.
 ///
@@ -40,12 +41,15 @@ struct State {
     error: Option<String>,
     interrupter: Option<Interrupter>,
     observer: Option<Observer>,
+    /// The next call of `optimize` is to save, and takes no step.
+    wanted: bool,
+    saved: Option<Result<TrainingState, CoreError>>,
 }
 
 type Observer = Box<dyn FnMut(usize, &[AdapterView]) + Send>;
 
 /// A rank update that was carried out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RankUpdate {
     /// Optimizer steps taken before it.
     pub step: usize,
@@ -64,10 +68,50 @@ impl RankCallback {
             error: None,
             interrupter: None,
             observer: None,
+            wanted: false,
+            saved: None,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
         }
+    }
+
+    /// The callback of a run that goes on, `updates` being those so far.
+    pub fn with_updates(self, updates: Vec<RankUpdate>) -> Self {
+        self.lock().updates = updates;
+        self
+    }
+
+    /// The state of the run that `learner` is in, between two steps.
+    ///
+    /// A learner shows its optimizer to its model's `optimize` only. So that is called once more,
+    /// without gradients, and takes no step.
+    ///
+    /// # Errors
+    /// When the state cannot be read, or the model's `optimize` does not call this callback's.
+    pub fn capture<M: LearnerModel + TrainStep>(
+        &self,
+        learner: &mut Learner<M>,
+    ) -> Result<TrainingState, CoreError> {
+        self.lock().wanted = true;
+        learner.optimizer_step(GradientsParams::new());
+        let mut state = self.lock();
+        state.wanted = false;
+        state.saved.take().unwrap_or_else(|| {
+            let detail = "the model's `optimize` does not call the rank callback's";
+            Err(CoreError::OptimizerState(detail.into()))
+        })
+    }
+
+    /// Whether this call is to save; it then has.
+    fn is_capture<M: Module>(&self, model: &M, optimizer: &ModuleOptimizer) -> bool {
+        let mut state = self.lock();
+        let wanted = std::mem::take(&mut state.wanted);
+        if wanted {
+            let saved = TrainingState::capture(model, optimizer, &state.allocator);
+            state.saved = Some(saved);
+        }
+        wanted
     }
 
     /// Stops Burn's training when ranks cannot be decided, because a gate is not finite.
@@ -93,6 +137,9 @@ impl RankCallback {
         lr: ModuleLearningRate,
         grads: GradientsParams,
     ) -> M {
+        if self.is_capture(&model, optimizer) {
+            return model;
+        }
         let model = optimizer.step(lr, model, grads);
         self.after_step(model, optimizer)
     }
@@ -105,6 +152,9 @@ impl RankCallback {
         lr: ModuleLearningRate,
         grads: MultiGradientsParams,
     ) -> M {
+        if self.is_capture(&model, optimizer) {
+            return model;
+        }
         let model = optimizer.step_multi(lr, model, grads);
         self.after_step(model, optimizer)
     }

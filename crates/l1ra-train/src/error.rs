@@ -1,6 +1,6 @@
 //! Errors of this crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use l1ra_core::{ConfigError, CoreError, DeviceError, is_users_path};
 use l1ra_models::ModelError;
@@ -62,6 +62,44 @@ pub enum TrainError {
     /// The model, its tokenizer or its template.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A folder that another run holds.
+    #[error("{path}: another run holds this folder ({holder}); wait for it, or choose another folder", path = path.display())]
+    Held {
+        /// The folder.
+        path: PathBuf,
+        /// What is known of the other run.
+        holder: String,
+    },
+    /// A checkpoint of another run than the one that is to go on.
+    #[error("{path}: is of another run: {detail}", path = path.display())]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs, and what may.
+        detail: String,
+    },
+    /// A run that was asked to stop.
+    #[error("stopped after step {step} of {steps}{}", saved_as(checkpoint.as_deref()))]
+    Interrupted {
+        /// Optimizer steps taken.
+        step: usize,
+        /// Optimizer steps of the run.
+        steps: usize,
+        /// Where it was saved; nowhere before its first step.
+        checkpoint: Option<PathBuf>,
+        /// The reason that the stop signal was given.
+        reason: usize,
+    },
+    /// A checkpoint that could not be written.
+    #[error("no checkpoint could be written after step {step}: {source}{}", still_there(kept.as_deref()))]
+    NotSaved {
+        /// Optimizer steps taken.
+        step: usize,
+        /// Why.
+        source: Box<TrainError>,
+        /// The newest one that is there.
+        kept: Option<PathBuf>,
+    },
     /// A number that is not finite, or a failure within Burn's training.
     #[error("training stopped at step {step}: {detail}")]
     Stopped {
@@ -70,6 +108,20 @@ pub enum TrainError {
         /// What was seen.
         detail: String,
     },
+}
+
+fn saved_as(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(path) => format!("; saved as {}", path.display()),
+        None => String::new(),
+    }
+}
+
+fn still_there(kept: Option<&Path>) -> String {
+    match kept {
+        Some(path) => format!("; the last one is {}", path.display()),
+        None => "; there is none from before".into(),
+    }
 }
 
 impl From<l1ra_models::hub::HubError> for TrainError {
@@ -115,11 +167,13 @@ impl TrainError {
     /// Whether the user's input is at fault, found before any long work: programs exit with 2.
     pub fn is_users_mistake(&self) -> bool {
         match self {
-            Self::Stopped { .. } => false,
+            Self::Stopped { .. } | Self::Interrupted { .. } | Self::NotSaved { .. } => false,
             Self::Io { source, .. } => is_users_path(source),
             Self::Core(error) => error.is_users_mistake(),
             Self::Model(error) => error.is_users_mistake(),
             Self::Device(_)
+            | Self::Held { .. }
+            | Self::OtherRun { .. }
             | Self::Option { .. }
             | Self::Recipe { .. }
             | Self::Data { .. }

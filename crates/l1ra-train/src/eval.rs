@@ -1,5 +1,7 @@
 //! Loss and perplexity of a model on data.
 
+use std::ops::ControlFlow;
+
 use burn::{data::dataloader::DataLoader, train::InferenceStep};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,22 @@ pub fn evaluate<M>(
 where
     M: InferenceStep<Input = TokenBatch, Output = LossOutput>,
 {
+    let result = evaluate_until(model, data, |done, total| {
+        progress(done, total);
+        ControlFlow::Continue(())
+    })?;
+    result.ok_or_else(|| stopped("the evaluation was broken off".into()))
+}
+
+/// [`evaluate`] that `progress` may break off, for no result.
+pub(crate) fn evaluate_until<M>(
+    model: &M,
+    data: &dyn DataLoader<TokenBatch>,
+    mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Option<EvalResult>, TrainError>
+where
+    M: InferenceStep<Input = TokenBatch, Output = LossOutput>,
+{
     let (mut sum, mut tokens) = (0.0, 0);
     let mut batches = data.iter();
     let total = batches.progress().items_total;
@@ -39,17 +57,20 @@ where
             sum += output.sum();
             tokens += output.targets;
         }
-        progress(batches.progress().items_processed.min(total), total);
+        let done = batches.progress().items_processed.min(total);
+        if progress(done, total).is_break() {
+            return Ok(None);
+        }
     }
     let loss = sum / tokens.max(1) as f64;
     if !loss.is_finite() {
         return Err(stopped(format!("the evaluation loss is {loss}")));
     }
-    Ok(EvalResult {
+    Ok(Some(EvalResult {
         loss,
         perplexity: loss.exp(),
         tokens,
-    })
+    }))
 }
 
 fn stopped(detail: String) -> TrainError {

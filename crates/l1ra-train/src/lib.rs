@@ -15,6 +15,8 @@
 //! | [`callback`] | [`RankCallback`]: rank reallocation in any `TrainStep`, usable alone |
 //! | [`model`] | [`FineTune`]: a language model as a Burn learner |
 //! | [`strategy`] | [`StepStrategy`]: training by optimizer steps, in Burn's `SupervisedTraining` |
+//! | [`mod@checkpoint`] | a run saved between two steps, and gone on with to the bit |
+//! | [`stop`], [`lock`], [`finite`] | asked to stop; one run a folder; numbers that are not finite |
 //! | [`eval`] | loss and perplexity of a model on data |
 //! | [`observe`], [`ranks`] | what a run says: live display, lines, JSONL and TensorBoard files |
 //! | [`report`] | a run to look at: HTML, SVG, summary |
@@ -23,11 +25,14 @@
 
 pub mod bench;
 pub mod callback;
+pub mod checkpoint;
 pub mod clip;
 pub mod data;
 mod error;
 pub mod eval;
+pub mod finite;
 pub mod job;
+pub mod lock;
 pub mod memory;
 pub mod model;
 pub mod observe;
@@ -40,13 +45,16 @@ pub mod recompute;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod stop;
 pub mod strategy;
 
 pub use callback::{RankCallback, RankUpdate};
+pub use checkpoint::Checkpoint;
 pub use error::TrainError;
 pub use job::Job;
 pub use model::FineTune;
 pub use options::TrainOptions;
 pub use recipe::{Recipe, RecipeFile};
 pub use run::{RunReport, finetune};
+pub use stop::StopSignal;
 pub use strategy::StepStrategy;

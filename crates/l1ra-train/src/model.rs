@@ -1,10 +1,5 @@
 //! [`FineTune`]: a language model with adapters, as a Burn learner.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
-
 use burn::{
     lr_scheduler::module_lr_scheduler::ModuleLearningRate,
     module::Module,
@@ -69,23 +64,9 @@ pub struct FineTune {
     #[module(skip)]
     reduction: Reduction,
     #[module(skip)]
-    recompute: Option<DropoutSeeds>,
-}
-
-/// Seeds of the dropout of steps that run blocks twice; clones count together.
-#[derive(Clone, Debug, Default)]
-struct DropoutSeeds {
-    first: u64,
-    steps: Arc<AtomicU64>,
-}
-
-impl DropoutSeeds {
-    fn next(&self) -> u64 {
-        let step = self.steps.fetch_add(1, Ordering::Relaxed);
-        self.first
-            .wrapping_mul(0x2545_f491_4f6c_dd1d)
-            .wrapping_add(step << 20)
-    }
+    recompute: bool,
+    #[module(skip)]
+    seed: u64,
 }
 
 impl FineTune {
@@ -95,20 +76,31 @@ impl FineTune {
             lm,
             ranks,
             reduction: Reduction::Sum,
-            recompute: None,
+            recompute: false,
+            seed: 0,
         }
     }
 
-    /// The same with the activations of blocks made again in the backward; `seed` is that of dropout.
-    pub fn with_block_recompute(self, seed: u64) -> Self {
-        let seeds = DropoutSeeds {
-            first: seed,
-            ..Default::default()
-        };
+    /// The same with the activations of blocks made again in the backward.
+    pub fn with_block_recompute(self) -> Self {
         Self {
-            recompute: Some(seeds),
+            recompute: true,
             ..self
         }
+    }
+
+    /// The same with another seed of dropout, which is a function of the seed and of the batch's
+    /// number ([`Origin`](crate::data::Origin)). Burn's generator is global: with dropout, only one
+    /// run at a time in a process is repeated to the bit.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// The seed of a batch's dropout.
+    fn dropout_seed(&self, number: u64) -> u64 {
+        self.seed
+            .wrapping_mul(0x2545_f491_4f6c_dd1d)
+            .wrapping_add(number << 20)
     }
 
     /// What the backward begins with, for a loss summed over `targets`.
@@ -134,6 +126,7 @@ impl FineTune {
             target_count,
             token_count,
             segments,
+            origin: _,
         } = batch;
         let device = ids.device();
         let loss_sum = match (rows, targets) {
@@ -160,9 +153,13 @@ impl TrainStep for FineTune {
     type Output = LossOutput;
 
     fn step(&self, batch: TokenBatch) -> TrainOutput<LossOutput> {
-        if let Some(seeds) = &self.recompute {
-            let (item, grads) = recompute::step(self, batch, seeds.next());
+        let seed = self.dropout_seed(batch.origin.number);
+        if self.recompute {
+            let (item, grads) = recompute::step(self, batch, seed);
             return TrainOutput { grads, item };
+        }
+        if self.lm.has_dropout() {
+            batch.ids.device().inner().seed(seed);
         }
         let output = self.loss(batch);
         if output.targets == 0 {

@@ -3,7 +3,10 @@
 use l1ra_core::{L1raConfig, optim::AdamEConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::TrainError, recompute::Recompute, schedule::Shape};
+use crate::{
+    checkpoint::CheckpointOptions, error::TrainError, finite::NotFinite, recompute::Recompute,
+    schedule::Shape,
+};
 
 /// Settings of a run, checked before anything is loaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +38,12 @@ pub struct TrainOptions {
     pub recompute: Recompute,
     /// Seed of shuffling and dropout. Adapters have their own (`adapters.seed`).
     pub seed: u64,
+    /// What happens when a loss or gradient is not finite.
+    pub not_finite: NotFinite,
+    /// Most windows that are skipped in a run.
+    pub max_skipped: usize,
+    /// When the run is saved, and what is kept.
+    pub checkpoint: CheckpointOptions,
 }
 
 impl Default for TrainOptions {
@@ -52,6 +61,9 @@ impl Default for TrainOptions {
             eval_every: 0,
             recompute: Recompute::Auto,
             seed: 0,
+            not_finite: NotFinite::default(),
+            max_skipped: 10,
+            checkpoint: CheckpointOptions::default(),
         }
     }
 }
@@ -63,6 +75,7 @@ impl TrainOptions {
     /// The first value outside its range, or a rank schedule that could not work.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.adapters.validate()?;
+        self.checkpoint.validate()?;
         at_least("steps", self.steps, 1)?;
         at_least("batch_size", self.batch_size, 1)?;
         at_least("accumulation", self.accumulation, 1)?;

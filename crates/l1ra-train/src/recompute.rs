@@ -15,6 +15,7 @@ use burn::{
     tensor::{Device, Gradients, Tensor},
 };
 use l1ra_models::{
+    CausalLm,
     block::{Block, norm},
     positions::Positions,
 };
@@ -80,7 +81,7 @@ pub(crate) fn step(
         return (output, GradientsParams::new());
     };
     let device = batch.ids.device();
-    let dropout = Dropout::of(lm.model.layers.iter(), seed, &device);
+    let dropout = Dropout::of(lm, seed, &device);
     let positions = lm.positions(&batch.ids, batch.segments.as_ref());
     let mut inputs = vec![lm.embed(batch.ids).inner()];
     for (index, block) in lm.model.layers.iter().enumerate() {
@@ -89,6 +90,7 @@ pub(crate) fn step(
     }
     let last = from_inner(inputs.remove(lm.model.layers.len()), &device).require_grad();
     let hidden = norm(&lm.model.norm, last.clone()).flatten::<2>(0, 1);
+    dropout.begin(lm.model.layers.len()); // The head's.
     let loss_sum = lm.loss_sum(hidden.select(0, rows), wanted);
     let mut grads = model.reduced(loss_sum.clone(), targets).backward();
     let mut slope = last.grad_remove(&mut grads);
@@ -141,10 +143,9 @@ struct Dropout {
 }
 
 impl Dropout {
-    fn of<'a>(blocks: impl Iterator<Item = &'a Block>, seed: u64, device: &Device) -> Self {
-        let mut blocks = blocks;
+    fn of(lm: &CausalLm, seed: u64, device: &Device) -> Self {
         Self {
-            seed: blocks.any(Block::has_dropout).then_some(seed),
+            seed: lm.has_dropout().then_some(seed),
             device: device.clone(),
         }
     }

@@ -11,7 +11,7 @@ use burn::{
 use l1ra_core::{
     RankAllocator, attach_adapters,
     optim::adapter_optimizer,
-    peft::{Layout, save_adapter},
+    peft::{Layout, install_adapters, save_adapter},
     walk::{AdapterView, adapter_parameters, adapters},
 };
 use l1ra_models::CausalLm;
@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::{
     callback::{RankCallback, RankUpdate},
+    checkpoint::{Checkpoint, CheckpointFolder, Identity, check_resume, data_mark},
     data::{Order, Packing, Sample, TokenBatch, TokenLoader, loader},
     error::TrainError,
     eval::EvalResult,
@@ -28,6 +29,7 @@ use crate::{
     ranks::{RankEntry, RankTable},
     recompute::Recompute,
     schedule::{GateSchedule, WarmupSchedule, adapter_schedule},
+    stop::StopSignal,
     strategy::StepStrategy,
 };
 
@@ -79,8 +81,69 @@ pub struct RunInput<'a> {
     pub device: &'a Device,
     /// How the adapter's files are written.
     pub layout: Layout,
-    /// Where metrics, rank decisions and the adapter go; made if it is not there.
+    /// Where metrics, rank decisions, checkpoints and the adapter go; made if it is not there.
     pub output: &'a Path,
+    /// What a checkpoint is compared by besides the data: a recipe's settings, or nothing, which
+    /// stands for the options; and the hash of the model's files, where one was made.
+    pub known_by: KnownBy,
+    /// Asks the run to stop after its step.
+    pub stop: StopSignal,
+    /// What to go on from; its run's checkpoints lie in `output`.
+    pub resume: Option<Box<Checkpoint>>,
+}
+
+/// What a run is known by besides its data.
+#[derive(Clone, Debug, Default)]
+pub struct KnownBy {
+    /// Settings; `null` stands for the options.
+    pub settings: serde_json::Value,
+    /// Hash of the model's files.
+    pub model: String,
+}
+
+impl<'a> RunInput<'a> {
+    /// Input of a run from its beginning, every sample in a row of its own, adapter files folded.
+    pub fn new(
+        model: CausalLm,
+        model_name: &'a str,
+        train: Vec<Sample>,
+        eval: Vec<Sample>,
+        device: &'a Device,
+        output: &'a Path,
+    ) -> Self {
+        Self {
+            model,
+            model_name,
+            train,
+            packing: None,
+            eval,
+            pad: 0,
+            device,
+            layout: Layout::default(),
+            output,
+            known_by: KnownBy::default(),
+            stop: StopSignal::default(),
+            resume: None,
+        }
+    }
+
+    /// What a checkpoint of this run is known by.
+    ///
+    /// # Errors
+    /// Never for options that were read from somewhere.
+    pub fn identity(&self, options: &TrainOptions) -> Result<Identity, TrainError> {
+        let KnownBy { settings, model } = self.known_by.clone();
+        Ok(Identity {
+            settings: match settings {
+                serde_json::Value::Null => serde_json::to_value(options)
+                    .map_err(|error| TrainError::io(self.output, error.into()))?,
+                settings => settings,
+            },
+            model,
+            train: data_mark(&self.train, self.packing.as_ref()),
+            eval: data_mark(&self.eval, None),
+        })
+    }
 }
 
 /// Trains adapters on `input.model` and saves them, with the run's metrics, in `input.output`.
@@ -89,12 +152,16 @@ pub struct RunInput<'a> {
 /// `output/adapter` (PEFT files and sidecar), metrics in `output/metrics.jsonl`, rank decisions in
 /// `output/ranks.jsonl`.
 ///
-/// The same options, rows and thread count give the same losses and ranks, to the bit, on `flex`.
-/// With dropout, that holds for one run at a time in a process: Burn's generator is global.
+/// The same options, rows and thread count give the same losses and ranks, to the bit, on `flex`, also
+/// when a run is interrupted and gone on with from a checkpoint. With dropout, that holds for one run at
+/// a time in a process: Burn's generator is global.
+///
+/// Checkpoints go to `output/checkpoints`; a run from its beginning removes those that lie there.
 ///
 /// # Errors
-/// An option or target that cannot work, found before the first step; a loss or gate that is not
-/// finite; a file that cannot be written.
+/// An option or target that cannot work, found before the first step; a checkpoint of another run; a
+/// loss or gate that is not finite; a file that cannot be written; [`TrainError::Interrupted`] when
+/// `stop` was requested.
 pub fn finetune(
     options: &TrainOptions,
     input: RunInput<'_>,
@@ -102,6 +169,13 @@ pub fn finetune(
 ) -> Result<(CausalLm, RunReport), TrainError> {
     options.validate()?;
     check_rows(&input)?;
+    let identity = input.identity(options)?;
+    let folder = CheckpointFolder::of_run(input.output);
+    let resume = input.resume.as_deref();
+    if let Some(checkpoint) = resume {
+        let file = folder.file(checkpoint.progress.step);
+        check_resume(checkpoint, &identity, options).map_err(|what| what.in_file(&file))?;
+    }
     let device = input.device.clone().inner();
     let training_device = device.clone().autodiff();
 
@@ -109,14 +183,25 @@ pub fn finetune(
     attach_adapters(&mut model, &options.adapters, &training_device)?;
     let parameters_before = adapter_parameters(&model);
     let infos: Vec<AdapterInfo> = adapters(&model).iter().map(adapter_info).collect();
-    let allocator = RankAllocator::new(
-        &model,
-        &options.adapters,
-        &options.optimizer,
-        options.steps,
-        options.warmup_steps,
-    )?;
-    let ranks = RankCallback::new(allocator);
+    let fresh = adapter_optimizer(&options.adapters, &options.optimizer);
+    let (adapters_config, adam) = (&options.adapters, &options.optimizer);
+    let (steps, warmup) = (options.steps, options.warmup_steps);
+    let (ranks, optimizer) = match resume {
+        None => {
+            let new = RankAllocator::new(&model, adapters_config, adam, steps, warmup)?;
+            (RankCallback::new(new), fresh)
+        }
+        Some(Checkpoint { state, updates, .. }) => {
+            let set = state.adapter_set(adapters_config.dropout);
+            install_adapters(&mut model, &set, &training_device)?;
+            let known = &state.allocator;
+            let again =
+                RankAllocator::restore(&model, adapters_config, adam, steps, warmup, known)?;
+            let ranks = RankCallback::new(again).with_updates(updates.clone());
+            (ranks, state.restore_optimizer(&model, &fresh)?)
+        }
+    };
+    let progress = resume.map(|checkpoint| checkpoint.progress.clone());
     let start = RunStart {
         steps: options.steps,
         update_steps: ranks.update_steps(),
@@ -126,15 +211,31 @@ pub fn finetune(
     };
 
     std::fs::create_dir_all(input.output).map_err(|error| TrainError::io(input.output, error))?;
+    let lines = match &progress {
+        None => {
+            folder.clear()?;
+            JsonLines::create(input.output)?
+        }
+        Some(progress) => {
+            folder.clear_after(progress.step)?;
+            JsonLines::resume(input.output, progress)?
+        }
+    };
     let mut strategy = StepStrategy::new(options, ranks.clone(), device.clone())
-        .with_observer(Box::new(JsonLines::create(input.output)?));
+        .with_stop(input.stop)
+        .with_checkpoints(folder, &options.checkpoint, identity)
+        .with_observer(Box::new(lines));
     for observer in observers {
         strategy = strategy.with_observer(observer);
     }
     strategy.tell(|observer| observer.started(&start))?;
+    if let Some(progress) = &progress {
+        let updates = ranks.updates();
+        strategy.tell(|observer| observer.resumed(progress, &updates))?;
+        strategy = strategy.starting_at(progress.clone());
+    }
     let strategy = Arc::new(strategy);
 
-    device.seed(options.seed); // Dropout draws on the device.
     let order = Order::Shuffled { seed: options.seed };
     let train = TokenLoader::new(
         input.train.into(),
@@ -143,24 +244,28 @@ pub fn finetune(
         order,
         &training_device,
     );
-    let train: Arc<dyn DataLoader<TokenBatch>> = match input.packing {
-        Some(packing) => Arc::new(train.with_packing(Arc::new(packing))),
-        None => Arc::new(train),
+    let train = match input.packing {
+        Some(packing) => train.with_packing(Arc::new(packing)),
+        None => train,
     };
+    let (done, batches) = progress.map_or((0, 0), |done| (done.step, done.batches));
+    let place = train.position_after(batches);
+    let train: Arc<dyn DataLoader<TokenBatch>> = Arc::new(train.starting_at(place));
     let eval = loader(input.eval, options.batch_size, input.pad, None, &device);
     let rate = WarmupSchedule::new(
         options.lr,
         options.steps,
         options.warmup_steps,
         options.schedule,
-    );
-    let mut model = FineTune::new(model, Some(ranks.clone()));
+    )
+    .starting_at(done);
+    let mut model = FineTune::new(model, Some(ranks.clone())).with_seed(options.seed);
     if options.recompute == Recompute::Blocks {
-        model = model.with_block_recompute(options.seed);
+        model = model.with_block_recompute();
     }
     let learner = Learner::new(
         model,
-        adapter_optimizer(&options.adapters, &options.optimizer),
+        optimizer,
         adapter_schedule(rate, GateSchedule::constant(options.adapters.eta_c)),
     );
     let result = SupervisedTraining::new(input.output, train, eval)
@@ -173,7 +278,8 @@ pub fn finetune(
     if let Some(error) = outcome.error {
         return Err(error);
     }
-    let (Some(before), Some(after)) = (outcome.before, outcome.after) else {
+    let progress = outcome.progress;
+    let (Some(before), Some(after)) = (progress.before, outcome.after) else {
         let detail = result
             .error
             .map_or("it did not start".into(), |error| error.to_string());
@@ -205,15 +311,15 @@ pub fn finetune(
     let report = RunReport {
         before,
         after,
-        losses: outcome.losses,
+        losses: progress.losses,
         ranks: RankTable {
             entries: start.adapters.iter().zip(end).map(entry).collect(),
         },
         updates,
         gates,
         parameters: [parameters_before, adapter_parameters(&model)],
-        tokens: outcome.tokens,
-        seconds: outcome.train_seconds,
+        tokens: progress.tokens,
+        seconds: progress.seconds,
         peak_bytes: outcome.peak_bytes,
     };
     strategy.tell(|observer| observer.finished(&report))?;

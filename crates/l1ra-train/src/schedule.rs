@@ -71,6 +71,11 @@ impl WarmupSchedule {
         }
     }
 
+    /// The same from step `step` on: a run that is gone on with.
+    pub fn starting_at(self, step: usize) -> Self {
+        Self { step, ..self }
+    }
+
     /// The learning rate of step `s`.
     pub fn at(&self, step: usize) -> f64 {
         if step < self.warmup {

@@ -5,13 +5,16 @@
 //! global norm.
 
 use std::{
+    ops::ControlFlow,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use burn::{
     data::dataloader::DataLoader,
-    optim::GradientsAccumulator,
+    module::Module,
+    optim::{GradientsAccumulator, GradientsParams},
     tensor::Device,
     train::{
         InferenceStep, Interrupter, Learner, LearnerModel, SupervisedLearningStrategy,
@@ -21,14 +24,17 @@ use burn::{
 
 use crate::{
     callback::RankCallback,
+    checkpoint::{Checkpoint, CheckpointFolder, CheckpointOptions, Identity, OnError, Progress},
     clip::scale_and_clip,
     data::TokenBatch,
     error::TrainError,
-    eval::{EvalResult, evaluate},
+    eval::{EvalResult, evaluate_until},
+    finite::{NotFinite, first_not_finite},
     memory::{peak_resident_bytes, resident_bytes},
     model::LossOutput,
     observe::{Observer, StepMetrics},
     options::TrainOptions,
+    stop::StopSignal,
 };
 
 /// Trains for a number of optimizer steps on one device.
@@ -38,7 +44,11 @@ pub struct StepStrategy {
     accumulation: usize,
     eval_every: usize,
     max_grad_norm: f64,
+    not_finite: NotFinite,
+    max_skipped: usize,
     ranks: RankCallback,
+    saver: Option<Saver>,
+    stop: StopSignal,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -47,19 +57,20 @@ struct Shared {
     outcome: Outcome,
 }
 
+/// Where checkpoints go.
+struct Saver {
+    folder: CheckpointFolder,
+    options: CheckpointOptions,
+    identity: Identity,
+}
+
 /// What a strategy leaves behind.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Evaluation before the first step.
-    pub before: Option<EvalResult>,
+    /// How far the run came.
+    pub progress: Progress,
     /// Evaluation after the last step.
     pub after: Option<EvalResult>,
-    /// Loss of every step.
-    pub losses: Vec<f64>,
-    /// Seconds in optimizer steps, evaluations not counted.
-    pub train_seconds: f64,
-    /// Tokens trained on, padding not counted.
-    pub tokens: usize,
     /// Peak resident memory of the process, bytes; where the system keeps no such mark, the largest
     /// after a step.
     pub peak_bytes: u64,
@@ -76,7 +87,11 @@ impl StepStrategy {
             accumulation: options.accumulation,
             eval_every: options.eval_every,
             max_grad_norm: options.max_grad_norm,
+            not_finite: options.not_finite,
+            max_skipped: options.max_skipped,
             ranks,
+            saver: None,
+            stop: StopSignal::default(),
             shared: Arc::new(Mutex::new(Shared {
                 observers: Vec::new(),
                 outcome: Outcome::default(),
@@ -90,6 +105,36 @@ impl StepStrategy {
         self
     }
 
+    /// Saves the run in `folder`, as `options` say; `identity` is what it is known by.
+    pub fn with_checkpoints(
+        self,
+        folder: CheckpointFolder,
+        options: &CheckpointOptions,
+        identity: Identity,
+    ) -> Self {
+        let saver = Saver {
+            folder,
+            options: options.clone(),
+            identity,
+        };
+        Self {
+            saver: Some(saver),
+            ..self
+        }
+    }
+
+    /// Ends the run after a step, saved, when `stop` is requested.
+    pub fn with_stop(self, stop: StopSignal) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// Goes on from there. Model, optimizer, schedules, ranks and the training loader are the caller's
+    /// to bring to the same place.
+    pub fn starting_at(self, progress: Progress) -> Self {
+        self.with_shared(|shared| shared.outcome.progress = progress);
+        self
+    }
+
     /// What the run left behind; empty from then on.
     pub fn take_outcome(&self) -> Outcome {
         self.with_shared(|shared| std::mem::take(&mut shared.outcome))
@@ -97,6 +142,10 @@ impl StepStrategy {
 
     fn with_shared<T>(&self, act: impl FnOnce(&mut Shared) -> T) -> T {
         act(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn progress<T>(&self, act: impl FnOnce(&mut Progress) -> T) -> T {
+        self.with_shared(|shared| act(&mut shared.outcome.progress))
     }
 
     /// Tells every observer something, in their order, until one fails.
@@ -127,26 +176,25 @@ impl StepStrategy {
             + TrainStep<Input = TokenBatch, Output = LossOutput>
             + InferenceStep<Input = TokenBatch, Output = LossOutput>,
     {
-        let before = self.evaluate(learner, valid, 0)?;
-        self.with_shared(|shared| shared.outcome.before = Some(before));
+        let first = self.progress(|progress| progress.step);
+        if first < self.steps && (first == 0 || self.is_evaluation(first)) {
+            // Before the first step; or the one that an interrupted run still owes.
+            self.evaluate_once(learner, valid)?;
+        }
+        self.stop_if_asked(learner)?;
+        let before = self.progress(|progress| progress.seconds);
         let started = Instant::now();
-        let mut evaluating = 0.0;
-        let mut told = 0;
+        let mut beside = 0.0;
+        let mut told = self.ranks.updates().len();
         let mut batches = Endless {
             loader: train,
             iterator: train.iter(),
         };
-        for step in 1..=self.steps {
+        for step in first + 1..=self.steps {
             let mut metrics = self.optimizer_step(learner, &mut batches, step)?;
-            metrics.seconds = started.elapsed().as_secs_f64() - evaluating;
+            metrics.seconds = before + started.elapsed().as_secs_f64() - beside;
             metrics.resident_bytes = resident_bytes().unwrap_or(0);
-            self.with_shared(|shared| {
-                shared.outcome.losses.push(metrics.loss);
-                shared.outcome.train_seconds = metrics.seconds;
-                shared.outcome.tokens += metrics.tokens;
-                let peak = peak_resident_bytes().unwrap_or(metrics.resident_bytes);
-                shared.outcome.peak_bytes = shared.outcome.peak_bytes.max(peak);
-            });
+            self.count(&metrics);
             self.tell(|observer| observer.step(&metrics))?;
             for update in self.ranks.updates_since(told) {
                 self.tell(|observer| observer.ranks_moved(&update))?;
@@ -155,11 +203,19 @@ impl StepStrategy {
             if let Some(detail) = self.ranks.error() {
                 return Err(TrainError::Stopped { step, detail });
             }
-            if self.eval_every > 0 && step % self.eval_every == 0 && step < self.steps {
-                let began = Instant::now();
-                self.evaluate(learner, valid, step)?;
-                evaluating += began.elapsed().as_secs_f64();
+            let began = Instant::now();
+            let better = step < self.steps
+                && self.is_evaluation(step)
+                && self.stop.requested().is_none()
+                && self.evaluate_once(learner, valid)?;
+            let is_due = |saver: &Saver| {
+                saver.options.is_due(step, self.steps) || better && saver.options.keep_best
+            };
+            if self.saver.as_ref().is_some_and(is_due) {
+                self.save(learner)?;
             }
+            self.stop_if_asked(learner)?;
+            beside += began.elapsed().as_secs_f64();
             if interrupter.should_stop() {
                 let detail = interrupter
                     .get_message()
@@ -167,12 +223,37 @@ impl StepStrategy {
                 return Err(TrainError::Stopped { step, detail });
             }
         }
-        let after = self.evaluate(learner, valid, self.steps)?;
-        self.with_shared(|shared| shared.outcome.after = Some(after));
+        self.evaluate_once(learner, valid)?;
+        self.stop_if_asked(learner)?;
+        if let Some(saver) = &self.saver {
+            let best = self.progress(|progress| progress.best.map(|best| best.step));
+            saver.folder.retain(&saver.options, best)?;
+        }
+        self.with_shared(|shared| {
+            let last = shared.outcome.progress.evaluated;
+            shared.outcome.after = last.map(|last| last.result);
+        });
         Ok(())
     }
 
-    /// One window: micro-batches, their gradients summed and divided by all targets, one step.
+    fn is_evaluation(&self, step: usize) -> bool {
+        self.eval_every > 0 && step.is_multiple_of(self.eval_every)
+    }
+
+    fn count(&self, metrics: &StepMetrics) {
+        self.with_shared(|shared| {
+            let outcome = &mut shared.outcome;
+            outcome.progress.step = metrics.step;
+            outcome.progress.losses.push(metrics.loss);
+            outcome.progress.seconds = metrics.seconds;
+            outcome.progress.tokens += metrics.tokens;
+            let peak = peak_resident_bytes().unwrap_or(metrics.resident_bytes);
+            outcome.peak_bytes = outcome.peak_bytes.max(peak);
+        });
+    }
+
+    /// One window: micro-batches, their gradients summed and divided by all targets, one step. A
+    /// window that is not finite is skipped, where that is wanted, and the next one takes its place.
     fn optimizer_step<M>(
         &self,
         learner: &mut Learner<M>,
@@ -180,62 +261,120 @@ impl StepStrategy {
         step: usize,
     ) -> Result<StepMetrics, TrainError>
     where
-        M: LearnerModel + TrainStep<Input = TokenBatch, Output = LossOutput>,
+        M: LearnerModel
+            + TrainStep<Input = TokenBatch, Output = LossOutput>
+            + InferenceStep<Input = TokenBatch, Output = LossOutput>,
     {
         let stopped = |detail: String| TrainError::Stopped { step, detail };
-        let mut accumulator = GradientsAccumulator::new();
-        let (mut sum, mut targets, mut tokens) = (0.0, 0, 0);
-        let model = learner.model();
-        for _ in 0..self.accumulation {
-            let batch = batches.next().map_err(stopped)?;
-            let output = learner.train_step(batch);
-            if output.item.targets > 0 {
-                sum += output.item.sum();
-                targets += output.item.targets;
+        loop {
+            let window = self.window(learner, batches, step)?;
+            let model = learner.model();
+            let mean = 1.0 / window.targets.max(1) as f64;
+            let loss = window.sum * mean;
+            let (grads, grad_norm) = scale_and_clip(&model, window.grads, mean, self.max_grad_norm);
+            if loss.is_finite() && grad_norm.is_finite() {
+                drop(model); // The optimizer replaces its tensors: no second handle on them.
+                learner.lr_step();
+                learner.optimizer_step(grads);
+                self.progress(|progress| progress.batches += self.accumulation);
+                return Ok(StepMetrics {
+                    step,
+                    loss,
+                    grad_norm,
+                    lr: learner.lr_current().base(),
+                    targets: window.targets,
+                    tokens: window.tokens,
+                    seconds: 0.0,
+                    resident_bytes: 0,
+                });
             }
-            tokens += output.item.tokens;
-            accumulator.accumulate(&model, output.grads);
+            let flaw = flaw(loss, grad_norm, &model, &grads, &window.samples);
+            drop((model, grads));
+            let skipped = self.progress(|progress| progress.skipped);
+            match self.not_finite {
+                NotFinite::Skip if skipped < self.max_skipped => {
+                    self.tell(|observer| observer.skipped(step, &flaw))?;
+                    self.progress(|progress| {
+                        progress.skipped += 1;
+                        progress.batches += self.accumulation;
+                    });
+                }
+                NotFinite::Skip => {
+                    let detail = format!(
+                        "{flaw}; train.max_skipped = {} windows were skipped before",
+                        self.max_skipped
+                    );
+                    self.save_again(learner)?;
+                    return Err(stopped(detail));
+                }
+                NotFinite::Stop => {
+                    // No step was taken: the state is the last good one.
+                    self.save_again(learner)?;
+                    return Err(stopped(format!(
+                        "{flaw}; try a lower learning rate or a longer warm-up, or \
+                         train.not_finite = \"skip\" to leave such windows out"
+                    )));
+                }
+            }
         }
-        let mean = 1.0 / targets.max(1) as f64;
-        let loss = sum * mean;
-        let (grads, grad_norm) =
-            scale_and_clip(&model, accumulator.grads(), mean, self.max_grad_norm);
-        drop(model); // The optimizer replaces its tensors: no second handle on them.
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            let detail = format!(
-                "the loss is {loss} and the gradient norm {grad_norm}; \
-                 try a lower learning rate or a longer warm-up"
-            );
-            return Err(stopped(detail));
-        }
-        learner.lr_step();
-        learner.optimizer_step(grads);
-        let lr = learner.lr_current().base();
-        Ok(StepMetrics {
-            step,
-            loss,
-            grad_norm,
-            lr,
-            targets,
-            tokens,
-            seconds: 0.0,
-            resident_bytes: 0,
-        })
     }
 
-    fn evaluate<M>(
+    /// The gradients of the next window, summed.
+    fn window<M>(
+        &self,
+        learner: &Learner<M>,
+        batches: &mut Endless<'_>,
+        step: usize,
+    ) -> Result<Window, TrainError>
+    where
+        M: LearnerModel + TrainStep<Input = TokenBatch, Output = LossOutput>,
+    {
+        let mut accumulator = GradientsAccumulator::new();
+        let mut window = Window::default();
+        let model = learner.model();
+        for _ in 0..self.accumulation {
+            let batch = batches
+                .next()
+                .map_err(|detail| TrainError::Stopped { step, detail })?;
+            let samples = batch.origin.samples.clone();
+            let output = learner.train_step(batch);
+            let mut finite = true;
+            if output.item.targets > 0 {
+                let sum = output.item.sum();
+                finite = sum.is_finite();
+                window.sum += sum;
+                window.targets += output.item.targets;
+            }
+            window.samples.push((samples, finite));
+            window.tokens += output.item.tokens;
+            accumulator.accumulate(&model, output.grads);
+        }
+        window.grads = accumulator.grads();
+        Ok(window)
+    }
+
+    /// Evaluates unless the state was evaluated already; returns whether it is the best so far.
+    /// A stop that is asked for meanwhile ends the evaluation without a result.
+    fn evaluate_once<M>(
         &self,
         learner: &Learner<M>,
         valid: &dyn DataLoader<TokenBatch>,
-        step: usize,
-    ) -> Result<EvalResult, TrainError>
+    ) -> Result<bool, TrainError>
     where
         M: LearnerModel + InferenceStep<Input = TokenBatch, Output = LossOutput>,
     {
+        if self.progress(|progress| progress.is_evaluated()) {
+            return Ok(false);
+        }
+        let step = self.progress(|progress| progress.step);
         let mut told = Ok(());
-        let result = evaluate(&learner.model().valid(), valid, |done, total| {
+        let result = evaluate_until(&learner.model().valid(), valid, |done, total| {
             if told.is_ok() {
                 told = self.tell(|observer| observer.evaluating(step, done, total));
+            }
+            match self.stop.requested() {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
             }
         });
         told?;
@@ -243,9 +382,133 @@ impl StepStrategy {
             TrainError::Stopped { detail, .. } => TrainError::Stopped { step, detail },
             other => other,
         })?;
+        let Some(result) = result else {
+            return Ok(false);
+        };
         self.tell(|observer| observer.evaluated(step, &result))?;
-        Ok(result)
+        Ok(self.progress(|progress| progress.evaluated(result)))
     }
+
+    /// Ends the run, saved, if that was asked for.
+    fn stop_if_asked<M>(&self, learner: &mut Learner<M>) -> Result<(), TrainError>
+    where
+        M: LearnerModel + TrainStep,
+    {
+        let Some(reason) = self.stop.requested() else {
+            return Ok(());
+        };
+        let step = self.progress(|progress| progress.step);
+        Err(TrainError::Interrupted {
+            step,
+            steps: self.steps,
+            checkpoint: match step {
+                0 => None,
+                _ => self.save_again(learner)?,
+            },
+            reason,
+        })
+    }
+
+    /// Saves the run unless its state is saved already.
+    fn save_again<M>(&self, learner: &mut Learner<M>) -> Result<Option<PathBuf>, TrainError>
+    where
+        M: LearnerModel + TrainStep,
+    {
+        let step = self.progress(|progress| progress.step);
+        let Some(saver) = &self.saver else {
+            return Ok(None);
+        };
+        // Written in this run or the run's own beginning; a file of another run is never there.
+        let there = saver.folder.file(step);
+        if step == 0 {
+            return Ok(None);
+        }
+        if there.is_file() {
+            return Ok(Some(there));
+        }
+        self.save(learner)
+    }
+
+    fn save<M>(&self, learner: &mut Learner<M>) -> Result<Option<PathBuf>, TrainError>
+    where
+        M: LearnerModel + TrainStep,
+    {
+        let Some(saver) = &self.saver else {
+            return Ok(None);
+        };
+        let checkpoint = Checkpoint {
+            progress: self.progress(|progress| progress.clone()),
+            identity: saver.identity.clone(),
+            updates: self.ranks.updates(),
+            state: self.ranks.capture(learner)?,
+        };
+        let step = checkpoint.progress.step;
+        self.tell(|observer| observer.saving(step))?;
+        match saver.folder.save(&checkpoint, &saver.options) {
+            Ok(path) => {
+                self.tell(|observer| observer.saved(step, &path))?;
+                Ok(Some(path))
+            }
+            Err(error) if saver.options.on_error == OnError::Continue => {
+                self.tell(|observer| observer.not_saved(step, &error))?;
+                Ok(None)
+            }
+            Err(error) => {
+                let there = saver.folder.list().unwrap_or_default();
+                Err(TrainError::NotSaved {
+                    step,
+                    source: Box::new(error),
+                    kept: there.into_iter().next_back().map(|(_, path)| path),
+                })
+            }
+        }
+    }
+}
+
+/// What the micro-batches of a window gave.
+#[derive(Default)]
+struct Window {
+    grads: GradientsParams,
+    sum: f64,
+    targets: usize,
+    tokens: usize,
+    /// The samples of each micro-batch, and whether its loss is finite.
+    samples: Vec<(Vec<u32>, bool)>,
+}
+
+/// What is not finite, in which samples, and the first tensor that it is in.
+fn flaw<M: Module>(
+    loss: f64,
+    grad_norm: f64,
+    model: &M,
+    grads: &GradientsParams,
+    samples: &[(Vec<u32>, bool)],
+) -> String {
+    let bad = samples.iter().filter(|(_, finite)| !finite);
+    let bad: Vec<u32> = bad
+        .flat_map(|(samples, _)| samples.iter().copied())
+        .collect();
+    let all = || {
+        samples
+            .iter()
+            .flat_map(|(samples, _)| samples.iter().copied())
+    };
+    let named: Vec<u32> = if bad.is_empty() { all().collect() } else { bad };
+    let shown: Vec<String> = named.iter().take(16).map(u32::to_string).collect();
+    let more = match named.len().saturating_sub(shown.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let tensor = first_not_finite(model, grads);
+    let tensor = tensor.unwrap_or_else(|| match loss.is_finite() {
+        true => "none, but the sum of their squares overflows".into(),
+        false => "none, only the loss".into(),
+    });
+    format!(
+        "the loss is {loss} and the gradient norm {grad_norm}; samples {}{more} (from 0, in the order \
+         of the training data); first tensor that is not finite: {tensor}",
+        shown.join(", ")
+    )
 }
 
 /// A loader's batches, epoch after epoch.

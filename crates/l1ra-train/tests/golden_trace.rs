@@ -30,7 +30,7 @@ use l1ra_models::{ModelConfig, weights};
 use l1ra_train::{
     FineTune, RankCallback,
     clip::scale_and_clip,
-    data::TokenBatch,
+    data::{Origin, TokenBatch},
     schedule::{GateSchedule, Shape, WarmupSchedule, adapter_schedule},
 };
 use safetensors::SafeTensors;
@@ -385,6 +385,7 @@ fn batch_of(ids: &[i64], batch: usize, length: usize, device: &Device) -> TokenB
         target_count: count,
         token_count: batch * length,
         segments: None,
+        origin: Origin::default(),
     }
 }
 

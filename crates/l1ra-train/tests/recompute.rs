@@ -10,7 +10,11 @@ use burn::{
 };
 use l1ra_core::{L1raConfig, attach_adapters, target::Targets, walk};
 use l1ra_models::{CausalLm, ModelConfig, Segments, weights};
-use l1ra_train::{FineTune, data::TokenBatch, model::Reduction};
+use l1ra_train::{
+    FineTune,
+    data::{Origin, TokenBatch},
+    model::Reduction,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rstest::rstest;
@@ -77,6 +81,7 @@ fn batch(packed: bool, device: &Device) -> TokenBatch {
         rows: Some(vector(rows)),
         token_count: 40,
         segments: packed.then(|| Segments::new([vec![7, 12, 1], vec![3, 17]])),
+        origin: Origin::default(),
     }
 }
 
@@ -116,7 +121,7 @@ fn a_step_is_the_same_to_rounding(
 ) {
     let device = Device::flex().autodiff();
     let whole = FineTune::new(model(name, targets, 0.0, &device), None).with_reduction(reduction);
-    let again = whole.clone().with_block_recompute(0);
+    let again = whole.clone().with_block_recompute();
     let (loss, gradients) = step(&whole, batch(packed, &device));
     let (loss_again, gradients_again) = step(&again, batch(packed, &device));
     assert_eq!(loss, loss_again);
@@ -137,7 +142,7 @@ fn a_step_is_the_same_to_rounding(
 fn nothing_to_learn_is_nothing_done() {
     let device = Device::flex().autodiff();
     let model = model("tiny-llama", "all-linear", 0.0, &device);
-    let model = FineTune::new(model, None).with_block_recompute(0);
+    let model = FineTune::new(model, None).with_block_recompute();
     let none = TokenBatch {
         rows: None,
         targets: None,
@@ -150,15 +155,28 @@ fn nothing_to_learn_is_nothing_done() {
 }
 
 #[test]
-fn dropout_is_that_of_its_seed_and_step() {
+fn dropout_is_that_of_its_seed_and_batch() {
     let device = Device::flex().autodiff();
     let lm = model("tiny-llama", "all-linear", 0.3, &device);
-    let learner = |seed| FineTune::new(lm.clone(), None).with_block_recompute(seed);
-    let (one, two) = (learner(1), learner(1));
-    let first = step(&one, batch(false, &device));
-    assert_eq!(first, step(&two, batch(false, &device)));
-    let second = step(&one, batch(false, &device));
-    assert_ne!(first.1, second.1, "a mask of its own in every step");
-    assert_eq!(second, step(&two, batch(false, &device)));
-    assert_ne!(first.1, step(&learner(2), batch(false, &device)).1);
+    let numbered = |number| {
+        let samples = Vec::new();
+        batch(false, &device).with_origin(Origin { number, samples })
+    };
+    for recompute in [false, true] {
+        let learner = |seed| {
+            let learner = FineTune::new(lm.clone(), None).with_seed(seed);
+            match recompute {
+                true => learner.with_block_recompute(),
+                false => learner,
+            }
+        };
+        let (one, two) = (learner(1), learner(1));
+        let first = step(&one, numbered(0));
+        assert_eq!(first, step(&two, numbered(0)));
+        let second = step(&one, numbered(1));
+        assert_ne!(first.1, second.1, "a mask of its own in every step");
+        assert_eq!(second, step(&two, numbered(1)));
+        assert_eq!(first, step(&two, numbered(0)), "whatever came before");
+        assert_ne!(first.1, step(&learner(2), numbered(0)).1);
+    }
 }

@@ -16,7 +16,7 @@ use burn::{
 use l1ra_core::{
     BudgetUnit, L1raConfig, Policy, RankAllocator, attach_adapters, merge_adapters,
     optim::{AdamEConfig, adapter_optimizer},
-    peft::{Layout, install_adapters, load_adapter},
+    peft::{install_adapters, load_adapter},
     walk,
 };
 use l1ra_models::{CausalLm, ModelConfig, weights};
@@ -129,17 +129,8 @@ fn start(
     output: &Path,
     observers: Vec<Box<dyn Observer>>,
 ) -> Result<(CausalLm, RunReport), TrainError> {
-    let input = RunInput {
-        model,
-        model_name: "tiny-llama",
-        train,
-        packing: None,
-        eval: rows(2, 6),
-        pad: 0,
-        device: &Device::flex(),
-        layout: Layout::default(),
-        output,
-    };
+    let device = Device::flex();
+    let input = RunInput::new(model, "tiny-llama", train, rows(2, 6), &device, output);
     finetune(options, input, observers)
 }
 
@@ -289,7 +280,10 @@ fn micro_batches_weigh_as_much_as_their_targets() {
     (options.batch_size, options.accumulation) = (2, 4);
     let (parts_model, parts, parts_steps) = in_order(&options, train.clone());
 
-    assert_eq!((whole.losses.len(), parts.losses.len()), (9, 9));
+    assert_eq!(
+        (whole.progress.losses.len(), parts.progress.losses.len()),
+        (9, 9)
+    );
     for (one, other) in whole_steps.iter().zip(&parts_steps) {
         assert!(close(one.loss, other.loss, 1e-5), "{one:?} {other:?}");
         assert!(
@@ -299,10 +293,13 @@ fn micro_batches_weigh_as_much_as_their_targets() {
         assert_eq!((one.targets, one.tokens), (82, 8 * 31));
         assert_eq!((other.targets, other.tokens), (82, 8 * 31));
     }
-    assert_eq!(whole.tokens, parts.tokens);
+    assert_eq!(whole.progress.tokens, parts.progress.tokens);
     let (one, other) = (whole.after.unwrap().loss, parts.after.unwrap().loss);
     assert!(close(one, other, 1e-5), "{one} {other}");
-    assert!(one < whole.before.unwrap().loss, "learned something");
+    assert!(
+        one < whole.progress.before.unwrap().loss,
+        "learned something"
+    );
     drop((whole_model, parts_model));
 
     // The mean of the micro-batches' means is another number here, so a wrong weight would show.
@@ -311,17 +308,18 @@ fn micro_batches_weigh_as_much_as_their_targets() {
     options.lr = 1e-30;
     let (_, micro, _) = in_order(&options, train);
     let weighted: f64 = micro
+        .progress
         .losses
         .iter()
         .zip([2.0, 4.0, 16.0, 60.0])
         .map(|(l, n)| l * n)
         .sum();
-    assert!(close(weighted / 82.0, whole.losses[0], 1e-5));
-    let mean_of_means = micro.losses.iter().sum::<f64>() / 4.0;
+    assert!(close(weighted / 82.0, whole.progress.losses[0], 1e-5));
+    let mean_of_means = micro.progress.losses.iter().sum::<f64>() / 4.0;
     assert!(
-        !close(mean_of_means, whole.losses[0], 5e-3),
+        !close(mean_of_means, whole.progress.losses[0], 5e-3),
         "{mean_of_means} {:?}",
-        whole.losses
+        whole.progress.losses
     );
 }
 
@@ -364,7 +362,7 @@ fn a_batch_without_a_target_is_harmless() {
     options.accumulation = 1;
     let without: Vec<Sample> = train.into_iter().step_by(2).collect();
     let (_, without, _) = in_order(&options, without);
-    for (one, other) in with.losses.iter().zip(&without.losses) {
+    for (one, other) in with.progress.losses.iter().zip(&without.progress.losses) {
         assert!(close(*one, *other, 1e-6), "{one} {other}");
     }
 }

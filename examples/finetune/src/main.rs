@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::tensor::Device;
-use l1ra_core::{L1raConfig, peft::Layout};
+use l1ra_core::L1raConfig;
 use l1ra_models::{LoadOptions, Sampling, generate::generate_text, load::ModelFiles};
 use l1ra_train::{
     RankUpdate, TrainError, TrainOptions,
@@ -57,16 +57,11 @@ fn main() -> Result<()> {
     let question = data.eval[0].prompt().to_vec();
     let loaded = files.load(LoadOptions::default(), &device)?;
     let tokenizer = loaded.tokenizer;
+    let (name, output) = ("examples/finetune/model", Path::new("runs/finetune"));
     let input = RunInput {
-        model: loaded.model,
-        model_name: "examples/finetune/model",
-        train: data.train,
         packing: data.packing,
-        eval: data.eval,
         pad: tokenizer.pad.unwrap_or(0),
-        device: &device,
-        layout: Layout::Folded,
-        output: Path::new("runs/finetune"),
+        ..RunInput::new(loaded.model, name, data.train, data.eval, &device, output)
     };
     let observers: Vec<Box<dyn Observer>> =
         vec![Box::new(Plain::new(options.steps)), Box::new(Movers)];

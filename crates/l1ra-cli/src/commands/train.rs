@@ -1,34 +1,101 @@
 //! `l1ra train`: a recipe, top to bottom.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use l1ra_models::{Sampling, generate::generate_text};
 use l1ra_train::{
+    TrainError,
+    checkpoint::Found,
     data::Sample,
-    job::{Finished, Job, Plan, holds_run},
+    job::{Finished, Job, Plan, RECIPE_FILE, holds_run},
     observe::{Observer, Plain, RunLabels, terminal_observer},
+    recipe::RecipeFile,
     report::{RunRecord, summary},
 };
 
-use crate::{args::TrainArgs, failure::mistake, output::Output, progress::Preparing, recipe};
+use crate::{
+    args::TrainArgs, failure::mistake, output::Output, progress::Preparing, recipe, signals,
+};
 
 pub(crate) fn train(args: &TrainArgs, output: &Output) -> Result<()> {
-    let file = recipe::read(&args.recipe, None)?;
+    let (file, found) = open(args)?;
     let dir = file.recipe.output.clone();
-    if holds_run(&dir) && !args.overwrite {
+    if found.is_none() && holds_run(&dir) && !args.overwrite {
         return Err(mistake(format!(
-            "{}: holds a run already; choose another folder with --output, or say --overwrite",
+            "{}: holds a run already; go on with it with --resume, choose another folder with --output, \
+             or say --overwrite",
             dir.display()
         )));
     }
-    let job = Job::prepare(&file, &Preparing::new(*output))?;
+    let mut job = Job::prepare(&file, &Preparing::new(*output))?;
+    if let Some(found) = found {
+        for damaged in &found.damaged {
+            output.say(format!("left out  {damaged}"));
+        }
+        output.say(format!("goes on   from {}", found.file.display()));
+        job = job.resume(found).map_err(|error| file.explain(error))?;
+    }
     let plan = job.plan(true)?;
     output.say(plan.to_string());
     check_memory(&plan, args.force, output)?;
+    job.stop = signals::stop_signal(*output)?;
 
     let prompt = job.data.eval.first().map(prompt).unwrap_or_default();
     let observers = observers(args, &job, &plan, output);
-    let finished = job.run(&plan, observers)?;
+    let finished = job.run(&plan, observers).inspect_err(|error| {
+        if let TrainError::Interrupted {
+            checkpoint: Some(_),
+            ..
+        } = error
+        {
+            output.say(format!("go on with: l1ra train --resume {}", dir.display()));
+        }
+    })?;
     output.result(text(&finished, &dir, &prompt)?, &finished.summary)
+}
+
+/// The recipe, and the checkpoint to go on from.
+fn open(args: &TrainArgs) -> Result<(RecipeFile, Option<Found>)> {
+    let Some(resume) = &args.resume else {
+        return Ok((recipe::read(&args.recipe, None)?, None));
+    };
+    if let (Some(path), None) = (resume, &args.recipe.recipe)
+        && path.extension().is_some_and(|ending| ending == "toml")
+    {
+        return Err(mistake(format!(
+            "--resume {0}: is a recipe; say `l1ra train {0} --resume`",
+            path.display()
+        )));
+    }
+    let found = resume.as_deref().map(Found::at).transpose()?;
+    let mut words = args.recipe.clone();
+    if let (Some(found), None) = (&found, &words.recipe) {
+        words.recipe = Some(found.run.join(RECIPE_FILE));
+    }
+    let mut file = recipe::read(&words, None)?;
+    let found = match found {
+        None => Found::at(&file.recipe.output)?,
+        Some(found) => {
+            if let Some(said) = words.output.as_deref().map(Path::new)
+                && !same_place(said, &found.run)
+            {
+                return Err(mistake(format!(
+                    "--output {}: a run goes on in its own folder, {}; leave --output out",
+                    said.display(),
+                    found.run.display()
+                )));
+            }
+            file.recipe.output.clone_from(&found.run);
+            found
+        }
+    };
+    Ok((file, Some(found)))
+}
+
+fn same_place(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| -> Option<PathBuf> { path.canonicalize().ok() };
+    one == other || real(one).is_some() && real(one) == real(other)
 }
 
 /// Refuses a run whose memory is not there, unless it is forced.
@@ -67,7 +134,7 @@ fn prompt(sample: &Sample) -> Vec<u32> {
     sample.prompt().to_vec()
 }
 
-fn text(finished: &Finished, dir: &std::path::Path, prompt: &[u32]) -> Result<String> {
+fn text(finished: &Finished, dir: &Path, prompt: &[u32]) -> Result<String> {
     let mut text = summary(&RunRecord::read(dir)?).trim_end().to_string();
     if !prompt.is_empty() {
         let sampling = Sampling {

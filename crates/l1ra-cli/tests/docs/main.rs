@@ -56,6 +56,7 @@ pages! {
     embed: "docs/embed.md",
     adapter_files: "docs/adapter-files.md",
     backends: "docs/backends.md",
+    checkpoints: "docs/checkpoints.md",
     performance: "docs/performance.md",
     troubleshooting: "docs/troubleshooting.md",
 }

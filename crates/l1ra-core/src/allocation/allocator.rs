@@ -12,6 +12,7 @@ use crate::{
     allocation::{
         plan::{AdapterGates, PlanRules, RankPlan, plan},
         schedule::UpdateSchedule,
+        state::{AllocatorState, KnownAdapter},
         surgery,
     },
     config::{L1raConfig, Policy},
@@ -93,6 +94,55 @@ impl RankAllocator {
         Ok(allocator)
     }
 
+    /// The allocator of a run that goes on: as it was when `state` was taken, under this
+    /// configuration and length of the run. `module` holds the adapters of that time.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and a module whose adapters are not those of `state`.
+    pub fn restore<M: Module>(
+        module: &M,
+        config: &L1raConfig,
+        optimizer: &AdamEConfig,
+        total_steps: usize,
+        warmup_steps: usize,
+        state: &AllocatorState,
+    ) -> Result<Self, CoreError> {
+        let mut allocator = Self::new(module, config, optimizer, total_steps, warmup_steps)?;
+        let views = walk::adapters(module);
+        let held = views.iter().map(|view| {
+            let [d_in, d_out] = view.dims();
+            (view.path.as_str(), [d_in, view.rank(), d_out])
+        });
+        state.check(held)?;
+        allocator.initial_ranks = state
+            .adapters
+            .iter()
+            .map(|adapter| (adapter.path.clone(), adapter.initial_rank))
+            .collect();
+        let asleep = state.adapters.iter().filter(|adapter| adapter.asleep);
+        allocator.dormant = asleep.map(|adapter| adapter.path.clone()).collect();
+        allocator.rules.budget = state.budget;
+        allocator.step = state.step;
+        allocator.grown = state.grown;
+        Ok(allocator)
+    }
+
+    /// What the allocator knows of its run, for [`restore`](Self::restore).
+    pub fn state(&self) -> AllocatorState {
+        let known = |path: &String| KnownAdapter {
+            path: path.clone(),
+            initial_rank: self.initial_ranks.get(path).copied().unwrap_or(0),
+            asleep: self.dormant.contains(path),
+        };
+        AllocatorState {
+            step: self.step,
+            grown: self.grown,
+            budget: self.rules.budget,
+            unit: self.rules.unit,
+            adapters: self.paths.iter().map(known).collect(),
+        }
+    }
+
     /// Draws grown ranks from `noise` in place of the seeded generator.
     pub fn with_noise(mut self, noise: impl Noise + 'static) -> Self {
         self.noise = Box::new(noise);
@@ -121,8 +171,9 @@ impl RankAllocator {
     /// in place, and its update comes before the next forward.
     ///
     /// # Errors
-    /// A gate that is not finite, or an optimizer state that cannot be edited. `module` and
-    /// `optimizer` are then as they were.
+    /// A gate that is not finite, or an optimizer state that cannot be edited: `module` and
+    /// `optimizer` are then as they were. A broken invariant (ranks that are not those of the plan, more
+    /// than the budget): a mistake of this crate, after which the run should end.
     pub fn after_step<M: Module>(
         &mut self,
         module: M,
@@ -146,6 +197,9 @@ impl RankAllocator {
                 Err(error) => return Err((module, error)),
             };
             module = self.carry_out(module, optimizer, &plan)?;
+            if let Err(error) = self.check_update(&module, &plan) {
+                return Err((module, error));
+            }
             outcome.plan = Some(plan);
             outcome.gates = adapters.into_iter().map(|adapter| adapter.gates).collect();
         }
@@ -153,6 +207,25 @@ impl RankAllocator {
             module = module.map(&mut Clamp::default());
         }
         Ok((module, outcome))
+    }
+
+    /// What has to hold after every update: ranks as the plan has them, A, c and B of one rank, and no
+    /// more than the budget. (Moments are checked where they are edited.)
+    fn check_update<M: Module>(&self, module: &M, plan: &RankPlan) -> Result<(), CoreError> {
+        let views = walk::adapters(module);
+        for (view, change) in views.iter().zip(&plan.changes) {
+            let rank = change.after().max(1);
+            let (a, c, b) = (view.a.dims()[1], view.rank(), view.b.dims()[0]);
+            if [a, c, b] != [rank; 3] {
+                let detail = format!("A, c and B have {a}, {c} and {b} ranks; planned: {rank}");
+                return Err(CoreError::adapter(&change.path, detail));
+            }
+        }
+        let held = views.iter().zip(&self.paths).map(|(view, path)| {
+            let [d_in, d_out] = view.dims();
+            (path.as_str(), [d_in, view.rank(), d_out])
+        });
+        self.state().check(held)
     }
 
     /// The decision for the gates as they are now; nothing is changed.

@@ -9,8 +9,10 @@ mod conserving;
 pub mod plan;
 mod reference;
 pub mod schedule;
+mod state;
 pub mod surgery;
 
 pub use allocator::{Clamp, RankAllocator, StepOutcome};
 pub use plan::{AdapterGates, PlanRules, RankChange, RankPlan, plan};
 pub use schedule::UpdateSchedule;
+pub use state::{AllocatorState, KnownAdapter};

@@ -131,7 +131,8 @@ impl RankChange {
 pub struct RankPlan {
     /// One entry an adapter.
     pub changes: Vec<RankChange>,
-    /// Smallest gate of each adapter before pruning.
+    /// Smallest gate of each adapter before pruning; infinity for one without ranks, `null` in JSON.
+    #[serde(with = "infinity_is_null")]
     pub min_values: Vec<f32>,
     /// Adapters that may not grow because they had a gate to prune.
     pub excluded: Vec<usize>,
@@ -143,6 +144,27 @@ pub struct RankPlan {
     pub spare: usize,
     /// Whether all optimizer moments are dropped (a quirk of the reference policy).
     pub restart_optimizer: bool,
+}
+
+/// JSON has no infinity.
+mod infinity_is_null {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(values: &[f32], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(
+            values
+                .iter()
+                .map(|value| value.is_finite().then_some(*value)),
+        )
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
+        let values = Vec::<Option<f32>>::deserialize(from)?;
+        Ok(values
+            .into_iter()
+            .map(|value| value.unwrap_or(f32::INFINITY))
+            .collect())
+    }
 }
 
 impl RankPlan {

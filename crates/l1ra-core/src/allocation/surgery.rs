@@ -4,15 +4,15 @@ use std::collections::HashMap;
 
 use burn::{
     module::{Module, ModuleMapper, Param},
-    optim::{ModuleOptimizer, OptimizerRecord},
+    optim::ModuleOptimizer,
     tensor::{Int, Tensor, TensorData},
 };
-use burn_pack::{Reader, Tensor as PackTensor, Writer};
 
 use crate::{
     allocation::plan::{RankChange, RankPlan},
     error::CoreError,
     init::Noise,
+    optim::record::OptimizerEntries,
     target::ends_with_name,
     walk::{self, AdapterView},
 };
@@ -21,6 +21,8 @@ use crate::{
 #[derive(Clone, Debug)]
 struct Edit {
     axis: usize,
+    /// Ranks that there are, the one slot of an adapter of rank 0 among them.
+    before: usize,
     kept: Vec<usize>,
     added: usize,
 }
@@ -91,7 +93,14 @@ pub fn apply_to_optimizer<M: Module>(
         }
         for (id, axis) in view.ids.iter().zip([1, 0, 0]) {
             let (kept, added) = slots(change);
-            edits.insert(id.val(), Edit { axis, kept, added });
+            let before = view.rank();
+            let edit = Edit {
+                axis,
+                before,
+                kept,
+                added,
+            };
+            edits.insert(id.val(), edit);
         }
     }
     edit_moments(optimizer, &edits)
@@ -172,7 +181,13 @@ impl ModuleMapper for Surgeon {
             return param;
         };
         let (kept, added) = slots(change);
-        let edit = |axis| Edit { axis, kept, added };
+        let before = change.before.max(1);
+        let edit = |axis| Edit {
+            axis,
+            before,
+            kept,
+            added,
+        };
         let alive = if change.after() == 0 { 0.0 } else { 1.0 };
         match part {
             "lora_a" => rebuild(param, &edit(1), |rows| column_data(columns, rows[0], added)),
@@ -245,40 +260,26 @@ fn edited<const D: usize>(
     Tensor::cat(parts, edit.axis)
 }
 
-/// Rewrites the optimizer's record: the only public way to its state.
+/// Rewrites the moments of the ranks that move.
 fn edit_moments(
     optimizer: &ModuleOptimizer,
     edits: &HashMap<u64, Edit>,
 ) -> Result<ModuleOptimizer, CoreError> {
-    let failed = |error: &dyn std::fmt::Display| CoreError::OptimizerState(error.to_string());
-    let record = optimizer
-        .to_record()
-        .into_bytes()
-        .map_err(|error| failed(&error))?;
-    let reader = Reader::from_bytes(record).map_err(|error| failed(&error))?;
-    let (metadata, scalars) = (reader.metadata().clone(), reader.scalars().clone());
-    let mut tensors = Vec::new();
-    for tensor in reader.into_tensors().map_err(|error| failed(&error))? {
-        let (name, dtype, shape, id, bytes) =
-            tensor.into_parts().map_err(|error| failed(&error))?;
-        let edit = id.and_then(|id| edits.get(&id));
-        let (dims, bytes): (Vec<usize>, Vec<u8>) = match edit {
-            Some(edit) => edit_bytes(shape.as_slice(), &bytes, edit),
-            None => (shape.as_slice().to_vec(), bytes.to_vec()),
+    let mut entries = OptimizerEntries::of(optimizer)?;
+    for entry in &mut entries.tensors {
+        let Some(edit) = entry.id.and_then(|id| edits.get(&id)) else {
+            continue;
         };
-        let bytes = burn::tensor::Bytes::from_bytes_vec(bytes);
-        tensors.push(PackTensor::new(name, dtype, dims, id, bytes));
+        let ranks = entry.shape.get(edit.axis).copied();
+        if ranks != Some(edit.before) {
+            return Err(CoreError::OptimizerState(format!(
+                "`{}` has shape {:?}; expected {} ranks along axis {}",
+                entry.name, entry.shape, edit.before, edit.axis
+            )));
+        }
+        (entry.shape, entry.bytes) = edit_bytes(&entry.shape, &entry.bytes, edit);
     }
-    let mut writer = Writer::new(tensors);
-    for (key, value) in &metadata {
-        writer = writer.with_metadata(key, value);
-    }
-    for (key, value) in &scalars {
-        writer = writer.with_scalar(key, *value);
-    }
-    let bytes = writer.into_bytes().map_err(|error| failed(&error))?;
-    let record = OptimizerRecord::from_bytes(bytes).map_err(|error| failed(&error))?;
-    Ok(optimizer.clone().load_record(record))
+    entries.into_optimizer(optimizer)
 }
 
 /// Keeps the chosen slices of a row-major array along one axis and appends zero ones.
@@ -310,6 +311,7 @@ mod tests {
     fn bytes_are_edited_along_any_axis() {
         let columns = Edit {
             axis: 1,
+            before: 3,
             kept: vec![0, 2],
             added: 1,
         };
@@ -317,6 +319,7 @@ mod tests {
         assert_eq!((shape, bytes), (vec![2, 3], vec![1, 3, 0, 4, 6, 0]));
         let rows = Edit {
             axis: 0,
+            before: 2,
             kept: vec![1],
             added: 0,
         };

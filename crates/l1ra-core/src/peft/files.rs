@@ -1,16 +1,11 @@
-//! Reading and writing whole files: beside, flushed, renamed.
+//! JSON and safetensors, read and written.
 
-use std::{
-    collections::HashMap,
-    fs::{self, File},
-    io::Write,
-    path::Path,
-};
+use std::{collections::HashMap, fs, path::Path};
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
-use crate::error::CoreError;
+use crate::{error::CoreError, files::write_whole};
 
 /// A named f32 array, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,25 +13,6 @@ pub(crate) struct NamedTensor {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
     pub(crate) values: Vec<f32>,
-}
-
-/// Writes `bytes` beside `path`, flushes them, and renames: the file is whole or not there.
-///
-/// # Errors
-/// When the file cannot be written; what was there before is still there.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let beside = Path::new(&beside);
-    let written = File::create(beside).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| fs::rename(beside, path))
-        .inspect_err(|_| {
-            let _ = fs::remove_file(beside); // The first error is the one to tell.
-        })
 }
 
 pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), CoreError> {

@@ -20,7 +20,6 @@ mod reader;
 mod sidecar;
 
 pub use describe::{AdapterFiles, describe_adapter};
-pub use files::write_whole;
 pub use layout::Layout;
 pub use load::{AdapterSet, install_adapters, load_adapter};
 pub use reader::Reader;

@@ -6,7 +6,7 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{DType, FloatDType, Tensor},
 };
-use l1ra_core::peft::write_whole;
+use l1ra_core::files::write_whole;
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{causal_lm::CausalLm, error::ModelError};

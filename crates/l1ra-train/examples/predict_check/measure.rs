@@ -164,17 +164,10 @@ pub(crate) fn run(setting: &Setting) -> anyhow::Result<Measured> {
     let rows = setting.batch * setting.accumulation * setting.steps;
     let output = tempfile::tempdir()?;
     let watch = Arc::new(Mutex::new(Watch::default()));
-    let input = RunInput {
-        model: loaded.model,
-        model_name: "predict_check",
-        train: samples(setting, rows, vocabulary),
-        packing: None,
-        eval: samples(setting, setting.batch, vocabulary),
-        pad: 0,
-        device: &device,
-        layout: l1ra_core::peft::Layout::default(),
-        output: output.path(),
-    };
+    let train = samples(setting, rows, vocabulary);
+    let eval = samples(setting, setting.batch, vocabulary);
+    let name = "predict_check";
+    let input = RunInput::new(loaded.model, name, train, eval, &device, output.path());
     let observer = Box::new(Watcher(watch.clone()));
     let _kept = loaded.tokenizer;
     finetune(&options, input, vec![observer])?;

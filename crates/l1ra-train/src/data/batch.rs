@@ -27,6 +27,18 @@ pub struct TokenBatch {
     pub token_count: usize,
     /// Where samples begin and end, if a row holds more than one.
     pub segments: Option<Segments>,
+    /// Where the batch came from.
+    pub origin: Origin,
+}
+
+/// Where a batch came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The batch's number in the course of the training, over all epochs, from 0. With the seed, it
+    /// determines the batch's dropout.
+    pub number: u64,
+    /// Its samples, by their place in the training data, from 0.
+    pub samples: Vec<u32>,
 }
 
 impl TokenBatch {
@@ -64,7 +76,13 @@ impl TokenBatch {
             target_count,
             token_count: rows.iter().map(sum).sum(),
             segments: is_packed.then(|| Segments::new(rows.iter().map(lengths))),
+            origin: Origin::default(),
         }
+    }
+
+    /// The same, from there.
+    pub fn with_origin(self, origin: Origin) -> Self {
+        Self { origin, ..self }
     }
 }
 

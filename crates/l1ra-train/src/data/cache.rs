@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use l1ra_core::peft::write_whole;
+use l1ra_core::files::write_whole;
 use sha2::{Digest, Sha256};
 
 use crate::data::{

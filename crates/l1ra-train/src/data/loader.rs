@@ -11,7 +11,7 @@ use burn::{
 };
 use burn_dataset::DatasetError;
 
-use crate::data::{Order, Packing, Sample, TokenBatch};
+use crate::data::{Order, Origin, Packing, Sample, TokenBatch};
 
 /// Burn's data loader over samples: every call of `iter` is an epoch, and what comes is a function of
 /// the samples, the order and the epoch.
@@ -110,16 +110,12 @@ impl TokenLoader {
         }
     }
 
-    fn row(&self, index: u32) -> Vec<&Sample> {
+    /// The samples of a row, by their place in the data.
+    fn row(&self, index: u32) -> Vec<u32> {
         let row = self.rows.start + index as usize;
         match &self.packing {
-            Some(packing) => {
-                let samples = packing.rows()[row].iter();
-                samples
-                    .map(|index| &self.samples[*index as usize])
-                    .collect()
-            }
-            None => vec![&self.samples[row]],
+            Some(packing) => packing.rows()[row].clone(),
+            None => vec![row as u32],
         }
     }
 }
@@ -135,6 +131,7 @@ impl DataLoader<TokenBatch> for TokenLoader {
         let order = self.order.epoch(epoch, self.rows.len());
         Box::new(Epoch {
             loader: self,
+            number: (epoch * self.batches() + batch) as u64,
             done: order.len().min(batch * self.batch_size),
             order,
         })
@@ -157,6 +154,8 @@ impl DataLoader<TokenBatch> for TokenLoader {
 
 struct Epoch<'a> {
     loader: &'a TokenLoader,
+    /// Of the next batch.
+    number: u64,
     order: Vec<u32>,
     done: usize,
 }
@@ -172,8 +171,20 @@ impl Iterator for Epoch<'_> {
         }
         self.done += batch.len();
         let rows: Vec<_> = batch.iter().map(|index| self.loader.row(*index)).collect();
-        let TokenLoader { pad, device, .. } = self.loader;
-        Some(Ok(TokenBatch::new(&rows, *pad, device)))
+        let TokenLoader {
+            samples,
+            pad,
+            device,
+            ..
+        } = self.loader;
+        let of_row = |row: &Vec<u32>| row.iter().map(|index| &samples[*index as usize]).collect();
+        let origin = Origin {
+            number: self.number,
+            samples: rows.concat(),
+        };
+        self.number += 1;
+        let rows: Vec<Vec<&Sample>> = rows.iter().map(of_row).collect();
+        Some(Ok(TokenBatch::new(&rows, *pad, device).with_origin(origin)))
     }
 }
 

@@ -53,7 +53,7 @@ mod source;
 mod split;
 mod stats;
 
-pub use batch::{TokenBatch, TokenBatcher};
+pub use batch::{Origin, TokenBatch, TokenBatcher};
 pub use cache::RowCache;
 pub use encode::Encoder;
 pub use files::{DataFile, DataFiles};

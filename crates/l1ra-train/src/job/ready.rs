@@ -8,8 +8,8 @@ use std::{
 use burn::tensor::Device;
 use l1ra_core::{
     adapter::check_rank,
+    files::write_whole,
     parse_device,
-    peft::write_whole,
     target::{AdapterSpec, adapter_specs},
 };
 use l1ra_models::{
@@ -18,14 +18,17 @@ use l1ra_models::{
 };
 
 use crate::{
+    checkpoint::{CHECKPOINT_FOLDER, CheckpointFolder, Found, Identity, check_resume, data_mark},
     data::{DataProgress, PreparedData, prepare_data},
     error::TrainError,
     job::{Plan, RunSummary, SUMMARY_FILE},
+    lock::RunLock,
     observe::{Observer, TensorBoard},
     options::TrainOptions,
     recipe::{Recipe, RecipeFile},
     report::{RunRecord, write_report},
-    run::{RunInput, RunReport, finetune},
+    run::{KnownBy, RunInput, RunReport, finetune},
+    stop::StopSignal,
 };
 
 /// A run that is ready: its recipe resolved, its data tokenised, its input checked. Weights are
@@ -44,6 +47,9 @@ pub struct Job {
     pub model: ModelFiles,
     /// Where the run will be.
     pub device: Device,
+    /// Asks the run to stop after its step, saved.
+    pub stop: StopSignal,
+    resume: Option<Found>,
 }
 
 /// What a job leaves behind.
@@ -88,6 +94,7 @@ impl Job {
         recipe.validate()?;
         let device = open_device(recipe)?;
         check_output(&recipe.output)?;
+        RunLock::check(&recipe.output)?;
         let reference = ModelRef::parse(&recipe.model.path)?;
         let path = fetch_model(&reference, &mut |file, done, total| {
             progress.fetch(file, done, total);
@@ -113,7 +120,53 @@ impl Job {
             adapters,
             model,
             device,
+            stop: StopSignal::default(),
+            resume: None,
         })
+    }
+
+    /// The job as the one that `found` is a checkpoint of, to go on from there. Its output folder must
+    /// be that run's.
+    ///
+    /// # Errors
+    /// When it is another run: settings, model and data are compared.
+    pub fn resume(mut self, found: Found) -> Result<Self, TrainError> {
+        if self.recipe.output != found.run {
+            let expected = format!(
+                "{}, the folder of the run that goes on",
+                found.run.display()
+            );
+            let seen = self.recipe.output.display();
+            return Err(TrainError::option("output", seen, expected));
+        }
+        let known_by = self.known_by()?;
+        check_resume(&found.checkpoint, &self.identity(known_by), &self.options)
+            .map_err(|what| what.in_file(&found.file))?;
+        self.resume = Some(found);
+        Ok(self)
+    }
+
+    /// Optimizer steps that are done before the run begins.
+    pub fn steps_done(&self) -> usize {
+        let resume = self.resume.as_ref();
+        resume.map_or(0, |found| found.checkpoint.progress.step)
+    }
+
+    fn known_by(&self) -> Result<KnownBy, TrainError> {
+        Ok(KnownBy {
+            settings: serde_json::to_value(&self.recipe)
+                .map_err(|error| TrainError::recipe(RECIPE_FILE, error.to_string()))?,
+            model: self.model.checksum()?,
+        })
+    }
+
+    fn identity(&self, known_by: KnownBy) -> Identity {
+        Identity {
+            settings: known_by.settings,
+            model: known_by.model,
+            train: data_mark(&self.data.train, self.data.packing.as_ref()),
+            eval: data_mark(&self.data.eval, None),
+        }
     }
 
     /// What the job would do: sizes, steps, updates, data, memory, and with `with_time` the time of
@@ -126,10 +179,13 @@ impl Job {
     }
 
     /// Trains as `plan` says, and leaves in the output folder: the resolved recipe, metrics, rank
-    /// decisions, the adapter, `run.json` and the report.
+    /// decisions, checkpoints, the adapter, `run.json` and the report. The folder is the run's alone
+    /// until then ([`RunLock`]).
     ///
     /// # Errors
-    /// Weights that cannot be read; a number that is not finite; a file that cannot be written.
+    /// A folder that another run holds; weights that cannot be read; a number that is not finite; a
+    /// file that cannot be written; [`TrainError::Interrupted`] when [`stop`](Self::stop) was
+    /// requested.
     pub fn run(
         mut self,
         plan: &Plan,
@@ -138,6 +194,11 @@ impl Job {
         self.options.recompute = plan.recompute;
         let output = self.recipe.output.clone();
         std::fs::create_dir_all(&output).map_err(|error| TrainError::io(&output, error))?;
+        let _lock = RunLock::take(&output)?;
+        let known_by = self.known_by()?;
+        if self.resume.is_none() {
+            CheckpointFolder::of_run(&output).clear()?;
+        }
         write_recipe(&self.recipe, &output)?;
         if self.recipe.log.tensorboard {
             observers.push(Box::new(TensorBoard::create(&output)?));
@@ -155,6 +216,9 @@ impl Job {
             device: &self.device,
             layout: self.recipe.layout,
             output: &output,
+            known_by,
+            stop: self.stop,
+            resume: self.resume.map(|found| Box::new(found.checkpoint)),
         };
         let (model, report) = finetune(&self.options, input, observers)?;
         let summary = RunSummary::new(plan, &report, started);
@@ -239,7 +303,7 @@ fn write_recipe(recipe: &Recipe, output: &Path) -> Result<(), TrainError> {
 
 /// Whether `output` holds a run already.
 pub fn holds_run(output: &Path) -> bool {
-    [SUMMARY_FILE, "metrics.jsonl", "adapter"]
+    [SUMMARY_FILE, "metrics.jsonl", "adapter", CHECKPOINT_FOLDER]
         .iter()
         .any(|name| output.join(name).exists())
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::SystemTime};
 
-use l1ra_core::peft::write_whole;
+use l1ra_core::files::write_whole;
 use serde::{Deserialize, Serialize};
 
 use crate::{

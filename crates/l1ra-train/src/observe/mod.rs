@@ -21,10 +21,14 @@ pub use plain::{Plain, duration};
 pub use silent::Silent;
 pub use tensorboard::TensorBoard;
 
+use std::path::Path;
+
 use l1ra_core::BudgetUnit;
 use serde::{Deserialize, Serialize};
 
-use crate::{callback::RankUpdate, error::TrainError, eval::EvalResult, run::RunReport};
+use crate::{
+    callback::RankUpdate, checkpoint::Progress, error::TrainError, eval::EvalResult, run::RunReport,
+};
 
 /// An adapter as the run begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +104,31 @@ pub trait Observer: Send {
 
     /// After an optimizer step.
     fn step(&mut self, _metrics: &StepMetrics) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// After `started`, where a run goes on from a checkpoint.
+    fn resumed(&mut self, _progress: &Progress, _updates: &[RankUpdate]) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// A window was skipped in the step that is under way, because a number was not finite.
+    fn skipped(&mut self, _step: usize, _detail: &str) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// Before a checkpoint is written: what was said so far should outlast it.
+    fn saving(&mut self, _step: usize) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// A checkpoint was written.
+    fn saved(&mut self, _step: usize, _path: &Path) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// A checkpoint could not be written, and the run goes on all the same.
+    fn not_saved(&mut self, _step: usize, _error: &TrainError) -> Result<(), TrainError> {
         Ok(())
     }
 

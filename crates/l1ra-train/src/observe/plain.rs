@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     callback::RankUpdate,
+    checkpoint::Progress,
     error::TrainError,
     eval::EvalResult,
     observe::{Observer, RunStart, StepMetrics},
@@ -105,9 +106,35 @@ pub(super) fn update_line(update: &RankUpdate) -> Option<String> {
     (spare > 0 || grown > 0).then(text)
 }
 
+/// That a window was skipped, in a line.
+pub(super) fn skipped_line(step: usize, detail: &str) -> String {
+    format!("step {step}  a window is skipped: {detail}")
+}
+
+/// That nothing could be saved, in a line.
+pub(super) fn not_saved_line(step: usize, error: &TrainError) -> String {
+    format!("step {step}  no checkpoint could be written, going on without: {error}")
+}
+
 impl Observer for Plain {
     fn started(&mut self, start: &RunStart) -> Result<(), TrainError> {
         self.total = start.steps;
+        Ok(())
+    }
+
+    fn resumed(&mut self, progress: &Progress, _updates: &[RankUpdate]) -> Result<(), TrainError> {
+        self.tokens = progress.tokens;
+        self.line(format!("step {}  going on from here", progress.step));
+        Ok(())
+    }
+
+    fn skipped(&mut self, step: usize, detail: &str) -> Result<(), TrainError> {
+        self.line(skipped_line(step, detail));
+        Ok(())
+    }
+
+    fn not_saved(&mut self, step: usize, error: &TrainError) -> Result<(), TrainError> {
+        self.line(not_saved_line(step, error));
         Ok(())
     }
 

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    data::DataOptions, error::TrainError, options::TrainOptions, recompute::Recompute,
-    schedule::Shape,
+    checkpoint::CheckpointOptions, data::DataOptions, error::TrainError, finite::NotFinite,
+    options::TrainOptions, recompute::Recompute, schedule::Shape,
 };
 
 /// A run, as its recipe tells it.
@@ -34,6 +34,8 @@ pub struct Recipe {
     pub optimizer: AdamEConfig,
     /// The training loop.
     pub train: TrainSection,
+    /// Checkpoints.
+    pub checkpoint: CheckpointOptions,
     /// What the run writes beside the adapter.
     pub log: LogOptions,
 }
@@ -82,6 +84,11 @@ pub struct TrainSection {
     pub recompute: Recompute,
     /// Seed of shuffling and dropout. Adapters and data have their own.
     pub seed: u64,
+    /// What happens when a loss or gradient is not finite: stop (before the step, the run saved as it
+    /// was) or skip (the window's data; the next ones take their place).
+    pub not_finite: NotFinite,
+    /// Most windows that are skipped in a run.
+    pub max_skipped: usize,
 }
 
 /// What a run writes beside the adapter.
@@ -107,6 +114,7 @@ impl Default for Recipe {
             adapters: L1raConfig::default(),
             optimizer: AdamEConfig::default(),
             train: TrainSection::default(),
+            checkpoint: CheckpointOptions::default(),
             log: LogOptions::default(),
         }
     }
@@ -128,6 +136,8 @@ impl Default for TrainSection {
             eval_every: options.eval_every,
             recompute: options.recompute,
             seed: options.seed,
+            not_finite: options.not_finite,
+            max_skipped: options.max_skipped,
         }
     }
 }
@@ -189,6 +199,9 @@ impl Recipe {
             eval_every: train.eval_every,
             recompute: train.recompute,
             seed: train.seed,
+            not_finite: train.not_finite,
+            max_skipped: train.max_skipped,
+            checkpoint: self.checkpoint.clone(),
         }
     }
 

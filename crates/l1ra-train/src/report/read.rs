@@ -65,6 +65,10 @@ impl RunRecord {
         if line.has("eval_loss") {
             self.evaluations
                 .push(line.parse_as::<EvalLine>("an evaluation")?.into());
+        } else if line.has("skipped") {
+            let SkippedLine { step, skipped } = line.parse_as("a skipped window")?;
+            let note = format!("A window of step {step} was skipped: {skipped}.");
+            self.notes.push(note);
         } else if line.has("loss") {
             self.steps.push(line.parse_as::<StepLine>("a step")?.into());
         } else {
@@ -156,6 +160,12 @@ impl From<StepLine> for StepMetrics {
             resident_bytes: line.resident_bytes,
         }
     }
+}
+
+#[derive(Deserialize)]
+struct SkippedLine {
+    step: usize,
+    skipped: String,
 }
 
 #[derive(Deserialize)]

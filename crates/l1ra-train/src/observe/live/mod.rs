@@ -34,6 +34,7 @@ pub use self::{
 use self::{painter::Painter, screen::StandardError};
 use crate::{
     callback::RankUpdate,
+    checkpoint::Progress,
     error::TrainError,
     eval::EvalResult,
     observe::{Observer, RunStart, StepMetrics, plain},
@@ -138,6 +139,24 @@ impl Observer for Live {
     fn started(&mut self, start: &RunStart) -> Result<(), TrainError> {
         self.began = Instant::now();
         self.state.started(start, Duration::ZERO);
+        self.paint();
+        Ok(())
+    }
+
+    fn resumed(&mut self, progress: &Progress, updates: &[RankUpdate]) -> Result<(), TrainError> {
+        self.state.resumed(progress, updates, self.now());
+        self.paint();
+        Ok(())
+    }
+
+    fn skipped(&mut self, step: usize, detail: &str) -> Result<(), TrainError> {
+        self.news.push(plain::skipped_line(step, detail));
+        self.paint();
+        Ok(())
+    }
+
+    fn not_saved(&mut self, step: usize, error: &TrainError) -> Result<(), TrainError> {
+        self.news.push(plain::not_saved_line(step, error));
         self.paint();
         Ok(())
     }

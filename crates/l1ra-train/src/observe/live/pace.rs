@@ -20,6 +20,11 @@ impl Pace {
         }
     }
 
+    /// Begins after `seconds` of training that were not seen.
+    pub(super) fn begin(&mut self, seconds: f64) {
+        self.steps = VecDeque::from([(seconds, 0)]);
+    }
+
     /// A step of `tokens` that ended after `seconds` of training.
     pub(super) fn push(&mut self, seconds: f64, tokens: usize) {
         self.steps.push_back((seconds, tokens));

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     callback::RankUpdate,
+    checkpoint::Progress,
     eval::EvalResult,
     observe::{RunStart, StepMetrics},
     run::RunReport,
@@ -118,20 +119,38 @@ impl LiveState {
         self.pass(now);
     }
 
+    /// [`Observer::resumed`](crate::observe::Observer::resumed), `now` after the program began.
+    pub fn resumed(&mut self, progress: &Progress, updates: &[RankUpdate], now: Duration) {
+        for (index, loss) in progress.losses.iter().enumerate() {
+            self.add_loss(index + 1, *loss);
+        }
+        let before = progress.before.map(|result| (0, result.loss));
+        let last = progress.evaluated.map(|last| (last.step, last.result.loss));
+        self.evals.extend(before);
+        self.evals.extend(last.filter(|(step, _)| *step > 0));
+        for update in updates {
+            self.ranks_moved(update, now);
+        }
+        self.speed.begin(progress.seconds);
+        self.pace.begin(progress.seconds);
+        self.pass(now);
+    }
+
     /// [`Observer::step`](crate::observe::Observer::step), `now` after the run began.
     pub fn step(&mut self, metrics: &StepMetrics, now: Duration) {
         self.phase = Phase::Training;
-        self.losses.push((metrics.step as f64, metrics.loss));
-        let (sum, weight) = self.smooth;
-        let keep = 1.0 - SMOOTHING;
-        self.smooth = (
-            sum * keep + metrics.loss * SMOOTHING,
-            weight * keep + SMOOTHING,
-        );
+        self.add_loss(metrics.step, metrics.loss);
         self.speed.push(metrics.seconds, metrics.tokens);
         self.pace.push(metrics.seconds, metrics.tokens);
         self.last = Some(metrics.clone());
         self.pass(now);
+    }
+
+    fn add_loss(&mut self, step: usize, loss: f64) {
+        self.losses.push((step as f64, loss));
+        let (sum, weight) = self.smooth;
+        let keep = 1.0 - SMOOTHING;
+        self.smooth = (sum * keep + loss * SMOOTHING, weight * keep + SMOOTHING);
     }
 
     /// [`Observer::evaluating`](crate::observe::Observer::evaluating), `now` after the run began.

@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     callback::RankUpdate,
+    checkpoint::Progress,
     error::TrainError,
     eval::EvalResult,
     observe::{
@@ -109,6 +110,11 @@ impl Observer for TensorBoard {
         self.start = Some((start.clone(), Grid::new(&start.adapters)));
         let ranks: Vec<usize> = start.adapters.iter().map(|adapter| adapter.rank).collect();
         self.ranks(0, &ranks)
+    }
+
+    fn resumed(&mut self, progress: &Progress, _updates: &[RankUpdate]) -> Result<(), TrainError> {
+        self.seconds = progress.seconds;
+        Ok(())
     }
 
     fn step(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {

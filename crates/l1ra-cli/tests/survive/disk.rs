@@ -1,0 +1,113 @@
+//! No room, no permission, no folder.
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+use insta::assert_snapshot;
+
+use crate::{
+    RESUME, STEPS, TRAIN, assert_whole, checkpoints, finish, place, said, start, steps_done,
+    support::Place, wait_until,
+};
+
+/// The program under a limit on the size of files, which fails like a full disk: `EFBIG` in place of
+/// `ENOSPC`, after part of the file was written.
+fn limited(place: &Place, blocks: u64, args: &[&str]) -> (Option<i32>, String) {
+    let made = place.command(args);
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", &script])
+        .arg(made.get_program())
+        .args(args)
+        .current_dir(place.path(""));
+    for (name, value) in made.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), place.portable(&said))
+}
+
+#[test]
+fn a_disk_that_fills_up_costs_no_checkpoint() {
+    // A first part of the run with room enough.
+    let place = place(STEPS);
+    let mut child = start(&place, &TRAIN, &[]);
+    wait_until(&mut child, || steps_done(&place) >= 3);
+    crate::send(&child, "INT");
+    finish(&mut child);
+    let before = checkpoints(&place);
+    assert!(!before.is_empty());
+    let size = fs::metadata(place.path("out/checkpoints").join(&before[0]))
+        .unwrap()
+        .len();
+
+    // Then room for everything but a checkpoint.
+    let (code, said) = limited(&place, size / 2048, &RESUME);
+    assert_eq!(code, Some(1), "{said}");
+    let number = |name: &String| name[5..13].trim_start_matches('0').to_string();
+    let next = before
+        .last()
+        .map(|name| number(name).parse::<usize>().unwrap() + 1)
+        .unwrap();
+    let shown = said
+        .replace(&format!("{next:08}"), "[next]")
+        .replace(&format!("{:08}", next - 1), "[last]")
+        .replace(&format!("step {next}"), "step [n]");
+    assert_snapshot!(shown.trim_end(), @"error: no checkpoint could be written after step [n]: out/checkpoints/step-[next].safetensors: File too large (os error 27); the last one is out/checkpoints/step-[last].safetensors");
+    assert_eq!(
+        checkpoints(&place),
+        before,
+        "every checkpoint is still there, and nothing besides"
+    );
+
+    // Told so, it goes on without; the adapter is then what does not fit.
+    let mut args = RESUME.to_vec();
+    args.splice(2..3, ["--plain", "--set", "checkpoint.on_error=continue"]);
+    let (code, said) = limited(&place, size / 2048, &args);
+    assert!(said.contains("going on without: "), "{said}");
+    assert!(matches!(code, Some(0 | 1)), "{code:?} {said}");
+
+    place.run(&RESUME).well();
+    assert_whole(&place);
+}
+
+#[test]
+fn a_folder_that_vanishes_is_said() {
+    let place = place(STEPS);
+    let mut child = start(&place, &TRAIN, &[]);
+    wait_until(&mut child, || steps_done(&place) >= 2);
+    fs::rename(place.path("out"), place.path("moved")).unwrap();
+    assert_eq!(finish(&mut child), Some(1), "{}", said(&place));
+    let text = said(&place);
+    assert!(
+        text.contains("no checkpoint could be written after step "),
+        "{text}"
+    );
+    assert!(text.contains("out/checkpoints: "), "{text}");
+    // Nothing was made in its place, and the run goes on where it is now.
+    assert!(!place.path("out").exists());
+    place.run(&["train", "--resume", "moved", "--quiet"]).well();
+    fs::rename(place.path("moved"), place.path("out")).unwrap();
+    assert_whole(&place);
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_is_said_before_training() {
+    let place = place(STEPS);
+    fs::create_dir(place.path("out")).unwrap();
+    let closed = fs::Permissions::from_mode(0o555);
+    fs::set_permissions(place.path("out"), closed).unwrap();
+    if fs::write(place.path("out/probe"), "").is_ok() {
+        eprintln!("this user may write everywhere: nothing to see");
+        fs::remove_file(place.path("out/probe")).unwrap();
+        return;
+    }
+    let ran = place.run(&TRAIN);
+    fs::set_permissions(place.path("out"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("Permission denied"), "{}", ran.stderr);
+}

@@ -1,0 +1,71 @@
+//! Ctrl-C and SIGTERM.
+
+use insta::assert_snapshot;
+
+use crate::{
+    RESUME, STEPS, TRAIN, assert_whole, checkpoints, finish, place, said, send, start, steps_done,
+    wait_until,
+};
+
+#[test]
+fn the_first_signal_saves_and_says_how_to_go_on() {
+    let mut ends = Vec::new();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let place = place(STEPS);
+        let mut child = start(&place, &["train", "recipe.toml", "--plain"], &[]);
+        wait_until(&mut child, || steps_done(&place) >= 3);
+        send(&child, signal);
+        assert_eq!(finish(&mut child), Some(code), "{}", said(&place));
+        let said = said(&place);
+        let (_, end) = said.split_once("stopping").unwrap();
+        let done = steps_done(&place).to_string();
+        let end = end.replace(&format!("{done:0>8}"), "[step]");
+        let end: Vec<&str> = end
+            .lines()
+            .filter(|line| !line.starts_with("step "))
+            .collect();
+        let end = end.join("\n");
+        ends.push(end.replace(&format!("after step {done} "), "after step [n] "));
+        place.run(&RESUME).well();
+        assert_whole(&place);
+    }
+    assert_eq!(ends[0], ends[1]);
+    assert_snapshot!(ends[0], @"");
+}
+
+#[test]
+fn the_second_signal_stops_at_once() {
+    let place = place(STEPS);
+    // A slow save: the first signal is not through when the second one comes.
+    let pause = [("L1RA_TEST_PAUSE_BEFORE_RENAME_MS", "400")];
+    let mut child = start(&place, &TRAIN, &pause);
+    wait_until(&mut child, || {
+        steps_done(&place) >= 2
+            && checkpoints(&place)
+                .iter()
+                .any(|name| name.ends_with(".tmp"))
+    });
+    send(&child, "INT");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    send(&child, "INT");
+    assert_eq!(finish(&mut child), Some(130), "{}", said(&place));
+    assert!(
+        checkpoints(&place)
+            .iter()
+            .any(|name| name.ends_with(".tmp")),
+        "the save was waited for"
+    );
+    place.run(&RESUME).well();
+    assert_whole(&place);
+}
+
+#[test]
+fn before_the_first_step_there_is_nothing_to_save() {
+    let place = place(STEPS);
+    place.change_recipe("eval_rows = 2", "eval_rows = 3");
+    let mut child = start(&place, &["train", "recipe.toml", "--plain"], &[]);
+    wait_until(&mut child, || place.path("out/ranks.jsonl").exists());
+    send(&child, "INT");
+    let code = finish(&mut child);
+    assert_eq!(code, Some(130), "{}", said(&place));
+}
