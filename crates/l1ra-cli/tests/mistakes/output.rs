@@ -25,5 +25,5 @@ fn an_output_that_holds_a_run() {
     let place = Place::new();
     fs::create_dir(place.path("out")).unwrap();
     place.write("out/metrics.jsonl", "{}\n");
-    assert_snapshot!(train(&place, &[]), @"error: out: holds a run already; choose another folder with --output, or say --overwrite");
+    assert_snapshot!(train(&place, &[]), @"error: out: holds a run already; go on with it with --resume, choose another folder with --output, or say --overwrite");
 }

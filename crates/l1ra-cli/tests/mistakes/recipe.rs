@@ -118,7 +118,7 @@ fn set_without_a_value() {
 
 #[test]
 fn set_with_an_unknown_key() {
-    assert_snapshot!(train_anew(&["--set", "train.learning_rate=1e-3"]), @"error: --set train.learning_rate=1e-3: `train.learning_rate` is no key of a recipe; nearest: train.lr, train.warmup_ratio, train.max_grad_norm");
+    assert_snapshot!(train_anew(&["--set", "train.learning_rate=1e-3"]), @"error: --set train.learning_rate=1e-3: `train.learning_rate` is no key of a recipe; nearest: train.lr, train.warmup_ratio, train.not_finite");
     assert_snapshot!(train_anew(&["--set", "lr=1e-3"]), @"error: --set lr=1e-3: `lr` is no key of a recipe; nearest: train.lr, log.report, data.eval_fraction");
 }
 

@@ -135,7 +135,13 @@ fn what_does_not_hold_together_is_refused() {
             refused(&|checkpoint| checkpoint.state.adapters[0].data.b[1] = f32::INFINITY),
         ]
         .join("\n"),
-        @""
+        @"
+    has no `losses` of 3 steps, F64; take another checkpoint
+    is after 2 steps, and its rank allocator after 1; take another checkpoint
+    adapter `(module)`: its adapters hold 2 ranks; the budget is 1; take another checkpoint
+    adapter `q_proj`: a gate is -0.5; expected a number in [0, 1]; take another checkpoint
+    adapter `q_proj`: lora_b holds inf; expected finite numbers; take another checkpoint
+    "
     );
     fs::write(&path, b"\x02\0\0\0\0\0\0\0{}").unwrap();
     let error = Checkpoint::read(&path).unwrap_err().to_string();
