@@ -36,6 +36,7 @@ pub mod init;
 pub mod optim;
 pub mod peft;
 pub mod target;
+mod tensor_file;
 pub mod walk;
 
 pub use adapter::{
@@ -45,9 +46,10 @@ pub use adapter::{
 pub use allocation::{RankAllocator, RankPlan};
 pub use config::{BudgetUnit, L1raConfig, Policy};
 pub use device::{DeviceError, parse_device};
-pub use error::{ConfigError, CoreError, is_users_path};
+pub use error::{ConfigError, CoreError, fit_to_print, is_users_path};
 pub use optim::AdamE;
 pub use target::Targets;
+pub use tensor_file::{StoredEntry, TensorFile};
 
 // `#[derive(RecordState)]` expands to paths in the crate root.
 #[allow(unused_imports)]
