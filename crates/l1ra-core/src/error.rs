@@ -77,6 +77,30 @@ pub enum CoreError {
     },
 }
 
+/// A message that quotes a file, which may hold names of any length and what a terminal would obey:
+/// control characters are written as escapes, and a middle too long is left out.
+pub fn fit_to_print(message: String) -> String {
+    const MOST: usize = 1200;
+    const END: usize = 400;
+    let is_plain = |letter: char| !letter.is_control() || letter == '\n';
+    if message.len() <= MOST && message.chars().all(is_plain) {
+        return message;
+    }
+    let mut clean = String::with_capacity(message.len());
+    for letter in message.chars() {
+        match is_plain(letter) {
+            true => clean.push(letter),
+            false => clean.extend(letter.escape_default()),
+        }
+    }
+    if clean.len() > MOST {
+        let start = clean.floor_char_boundary(MOST - END);
+        let end = clean.ceil_char_boundary(clean.len() - END);
+        clean.replace_range(start..end, " … ");
+    }
+    clean
+}
+
 /// Whether an error of the file system is the user's to mend: a path that is wrong or closed, not a
 /// disk that is full or broken.
 pub fn is_users_path(error: &std::io::Error) -> bool {
@@ -109,7 +133,7 @@ impl CoreError {
     pub(crate) fn file(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
         Self::File {
             path: path.into(),
-            detail: detail.into(),
+            detail: fit_to_print(detail.into()),
         }
     }
 
@@ -125,5 +149,20 @@ impl CoreError {
             path: path.into(),
             detail: detail.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_holds_does_not_reach_the_terminal() {
+        let message = fit_to_print("tensor `\u{1b}[2J\u{7}a\u{9b}` is missing".into());
+        assert_eq!(message, r"tensor `\u{1b}[2J\u{7}a\u{9b}` is missing");
+        assert_eq!(fit_to_print("zwölf\nZeilen".into()), "zwölf\nZeilen");
+        let long = fit_to_print(format!("tensor `{}` is missing", "ä".repeat(50_000)));
+        assert!(long.len() < 1300 && long.contains(" … "), "{}", long.len());
+        assert!(long.starts_with("tensor `ä") && long.ends_with("ä` is missing"));
     }
 }

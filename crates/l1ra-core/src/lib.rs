@@ -40,6 +40,7 @@ pub mod optim;
 pub mod peft;
 pub mod state;
 pub mod target;
+mod tensor_file;
 pub mod walk;
 
 pub use adapter::{
@@ -49,10 +50,11 @@ pub use adapter::{
 pub use allocation::{RankAllocator, RankPlan};
 pub use config::{BudgetUnit, L1raConfig, Policy};
 pub use device::{DeviceError, parse_device};
-pub use error::{ConfigError, CoreError, is_users_path};
+pub use error::{ConfigError, CoreError, fit_to_print, is_users_path};
 pub use optim::AdamE;
 pub use state::TrainingState;
 pub use target::Targets;
+pub use tensor_file::{StoredEntry, TensorFile};
 
 // `#[derive(RecordState)]` expands to paths in the crate root.
 #[allow(unused_imports)]

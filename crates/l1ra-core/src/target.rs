@@ -1,6 +1,6 @@
 //! Which linear layers get an adapter, with which rank and alpha.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
 use indexmap::IndexMap;
 use regex::Regex;
@@ -216,6 +216,25 @@ impl<T: Copy> Pattern<T> {
             expected: format!("a layer that gets an adapter; nearest: {nearest}"),
         })
     }
+}
+
+/// The value of the first pattern that matches, for every path that one does. Patterns of a file are
+/// compiled one at a time, as each may take megabytes.
+pub(crate) fn first_values<'a, T: Copy>(
+    field: &'static str,
+    patterns: &IndexMap<String, T>,
+    paths: impl Iterator<Item = &'a str>,
+) -> Result<HashMap<&'a str, T>, ConfigError> {
+    let mut left: Vec<&str> = paths.collect();
+    let mut found = HashMap::new();
+    for (key, value) in patterns {
+        let regex = compile(field, key, &format!(r"^(.*\.)?({key})$"))?;
+        let (matched, others): (Vec<&str>, Vec<&str>) =
+            left.into_iter().partition(|path| regex.is_match(path));
+        left = others;
+        found.extend(matched.into_iter().map(|path| (path, *value)));
+    }
+    Ok(found)
 }
 
 /// The value of the first pattern that matches `path`.

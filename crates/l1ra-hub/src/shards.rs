@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::select::{INDEX, SINGLE, is_plain};
 
+/// Longest index that is read; those of models with thousands of tensors have some hundred kilobytes.
+const MAX_INDEX: u64 = 1 << 25;
+
 /// Names of the weight files in `dir`: `model.safetensors`, or the shards of its index; else what
 /// is wrong.
 pub(super) fn shard_names(dir: &Path) -> Result<BTreeSet<String>, String> {
@@ -13,7 +16,12 @@ pub(super) fn shard_names(dir: &Path) -> Result<BTreeSet<String>, String> {
         return Ok(BTreeSet::from([SINGLE.to_string()]));
     }
     let path = dir.join(INDEX);
-    let bytes = fs::read(&path).map_err(|error| format!("{INDEX} cannot be read: {error}"))?;
+    let unread = |error| format!("{INDEX} cannot be read: {error}");
+    let size = fs::metadata(&path).map_err(unread)?.len();
+    if size > MAX_INDEX {
+        return Err(format!("{INDEX} has {size} bytes; at most {MAX_INDEX} are read"));
+    }
+    let bytes = fs::read(&path).map_err(unread)?;
     let index: Value =
         serde_json::from_slice(&bytes).map_err(|error| format!("{INDEX} is not JSON: {error}"))?;
     let map = index.get("weight_map").and_then(Value::as_object);

@@ -5,7 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::ModelError;
+use crate::{error::ModelError, json};
+
+/// What a file that is read here should be.
+const A_CONFIG: &str = "model config";
 
 /// `config.json` as Hugging Face writes it for Llama and Mistral.
 #[derive(Clone, Debug, Deserialize)]
@@ -71,6 +74,8 @@ pub struct HfConfig {
 /// Larger sizes are damage, no model: products of two of them still fit into 64 bits.
 const MAX_SIZE: usize = 1 << 24;
 const MAX_LAYERS: usize = 1 << 12;
+/// Parameters of a whole model: far more than a machine holds, and times their bytes still a number.
+const MAX_PARAMETERS: u64 = 1 << 44;
 
 fn default_max_positions() -> usize {
     2048
@@ -166,10 +171,10 @@ impl ModelConfig {
             let detail = "no such file; give the config.json of a Hugging Face model";
             return Err(ModelError::format(path, detail));
         }
-        let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
-        let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| ModelError::format(path, format!("is not JSON: {error}")))?;
-        Self::from_value(path, value)
+        let bytes = json::read(path)?;
+        let family: Family = json::parse(path, &bytes, A_CONFIG)?;
+        check_family(path, family.model_type.as_ref())?;
+        json::parse::<HfConfig>(path, &bytes, A_CONFIG)?.into_config(path)
     }
 
     /// Checks a `config.json` that is in memory; `path` is for messages.
@@ -177,23 +182,26 @@ impl ModelConfig {
     /// # Errors
     /// As [`from_file`](Self::from_file).
     pub fn from_value(path: &Path, value: Value) -> Result<Self, ModelError> {
-        // The family first: another one may lack keys that are required here.
-        let family = value
-            .get("model_type")
-            .and_then(Value::as_str)
-            .unwrap_or("(none)");
-        if !matches!(family, "llama" | "mistral") {
-            return Err(ModelError::unsupported(
-                path,
-                "model_type",
-                family,
-                "llama, mistral",
-            ));
-        }
-        let config: HfConfig = serde_json::from_value(value)
-            .map_err(|error| ModelError::format(path, format!("is no model config: {error}")))?;
+        check_family(path, value.get("model_type"))?;
+        let config: HfConfig = json::typed(path, value, A_CONFIG)?;
         config.into_config(path)
     }
+}
+
+/// What decides whether the rest is asked for.
+#[derive(Deserialize)]
+struct Family {
+    model_type: Option<Value>,
+}
+
+/// The family first: another one may lack keys that are required here.
+fn check_family(path: &Path, family: Option<&Value>) -> Result<(), ModelError> {
+    let seen = family.and_then(Value::as_str).unwrap_or("(none)");
+    if matches!(seen, "llama" | "mistral") {
+        return Ok(());
+    }
+    let known = "llama, mistral";
+    Err(ModelError::unsupported(path, "model_type", seen, known))
 }
 
 impl HfConfig {
@@ -240,6 +248,7 @@ impl HfConfig {
         }
         let (rope_theta, rope_scaling) = self.rope(path)?;
         let windowed = self.use_sliding_window.unwrap_or(true);
+        let ids = |key: &str, value: &Option<Value>| token_ids(path, key, value.as_ref());
         Ok(ModelConfig {
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
@@ -259,9 +268,9 @@ impl HfConfig {
             tie_word_embeddings: self.tie_word_embeddings,
             attention_bias: self.attention_bias,
             mlp_bias: self.mlp_bias,
-            bos_token_id: token_ids(self.bos_token_id.as_ref()).first().copied(),
-            eos_token_ids: token_ids(self.eos_token_id.as_ref()),
-            pad_token_id: token_ids(self.pad_token_id.as_ref()).first().copied(),
+            bos_token_id: ids("bos_token_id", &self.bos_token_id)?.first().copied(),
+            eos_token_ids: ids("eos_token_id", &self.eos_token_id)?,
+            pad_token_id: ids("pad_token_id", &self.pad_token_id)?.first().copied(),
             model_type: self.model_type,
         })
     }
@@ -281,6 +290,27 @@ impl HfConfig {
                 let detail = format!("{key} = {size}: at most {limit} is possible");
                 return Err(ModelError::format(path, detail));
             }
+        }
+        let wide = |size: usize| size as u64;
+        let queries = wide(self.num_attention_heads) * wide(head_dim);
+        if queries > wide(MAX_SIZE) {
+            let detail = format!(
+                "num_attention_heads = {} and head_dim = {head_dim}: their product may be {MAX_SIZE} \
+                 at most",
+                self.num_attention_heads
+            );
+            return Err(ModelError::format(path, detail));
+        }
+        // Sizes are bounded: this fits into 64 bits. Keys and values are no wider than queries.
+        let layer = wide(self.hidden_size) * (4 * queries + 3 * wide(self.intermediate_size));
+        let ends = 2 * wide(self.vocab_size) * wide(self.hidden_size);
+        let parameters = wide(self.num_hidden_layers) * layer + ends;
+        if parameters > MAX_PARAMETERS {
+            let detail = format!(
+                "its sizes make a model of {parameters} parameters; at most {MAX_PARAMETERS} are \
+                 possible"
+            );
+            return Err(ModelError::format(path, detail));
         }
         Ok(())
     }
@@ -312,48 +342,70 @@ impl HfConfig {
 
     /// Base and scaling of the rotary frequencies, from the older or the newer keys.
     fn rope(&self, path: &Path) -> Result<(f64, RopeScaling), ModelError> {
-        let parameters = self
-            .rope_parameters
-            .as_ref()
-            .filter(|value| !value.is_null());
-        let scaling = parameters.or(self.rope_scaling.as_ref().filter(|value| !value.is_null()));
-        let within = |key: &str| scaling.and_then(|value| value.get(key));
-        let theta = within("rope_theta")
-            .and_then(Value::as_f64)
-            .or(self.rope_theta)
-            .unwrap_or(10_000.0);
-        if !(theta.is_finite() && theta > 0.0) {
-            return Err(ModelError::format(
-                path,
-                format!("rope_theta = {theta}: a positive number"),
-            ));
+        let given = [
+            ("rope_parameters", &self.rope_parameters),
+            ("rope_scaling", &self.rope_scaling),
+        ];
+        let given = given
+            .into_iter()
+            .find_map(|(key, value)| Some((key, value.as_ref().filter(|v| !v.is_null())?)));
+        let wrong = |detail: String| ModelError::format(path, detail);
+        if let Some((key, value)) = given.filter(|(_, value)| !value.is_object()) {
+            return Err(wrong(format!(
+                "`{key}` is {value}; expected an object or null"
+            )));
         }
-        let kind = within("rope_type")
-            .or(within("type"))
-            .and_then(Value::as_str);
-        let number = |key: &str| {
-            within(key)
-                .and_then(Value::as_f64)
-                .filter(|n| n.is_finite() && *n > 0.0)
-                .ok_or_else(|| {
-                    ModelError::format(
-                        path,
-                        format!("rope scaling: `{key}` must be a positive number"),
-                    )
-                })
+        let (key, scaling) = given.map_or(("rope_scaling", None), |(key, v)| (key, Some(v)));
+        let within = |name: &str| {
+            let value = scaling.and_then(|value| value.get(name));
+            value.filter(|value| !value.is_null())
         };
+        let number = |name: &str| {
+            let seen = within(name);
+            let number = seen.and_then(Value::as_f64);
+            number.filter(|n| n.is_finite() && *n > 0.0).ok_or_else(|| {
+                let seen = seen.map_or("missing".into(), |value| format!("{value}"));
+                wrong(format!(
+                    "`{key}.{name}` is {seen}; expected a positive number"
+                ))
+            })
+        };
+        let theta = match within("rope_theta") {
+            Some(_) => number("rope_theta")?,
+            None => self.rope_theta.unwrap_or(10_000.0),
+        };
+        if !(theta.is_finite() && theta > 0.0) {
+            return Err(wrong(format!("rope_theta = {theta}: a positive number")));
+        }
+        let kind = within("rope_type").or(within("type"));
+        let kind =
+            match kind {
+                Some(kind) => Some(kind.as_str().ok_or_else(|| {
+                    wrong(format!("`{key}.rope_type` is {kind}; expected a text"))
+                })?),
+                None => None,
+            };
         let scaling = match kind.unwrap_or("default") {
             "default" => RopeScaling::Default,
             "linear" => RopeScaling::Linear {
                 factor: number("factor")?,
             },
-            "llama3" => RopeScaling::Llama3 {
-                factor: number("factor")?,
-                low_freq_factor: number("low_freq_factor")?,
-                high_freq_factor: number("high_freq_factor")?,
-                original_max_position_embeddings: number("original_max_position_embeddings")?
-                    as usize,
-            },
+            "llama3" => {
+                let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
+                if low >= high {
+                    return Err(wrong(format!(
+                        "`{key}` has the low_freq_factor {low} and the high_freq_factor {high}; \
+                         expected the second to be larger"
+                    )));
+                }
+                RopeScaling::Llama3 {
+                    factor: number("factor")?,
+                    low_freq_factor: low,
+                    high_freq_factor: high,
+                    original_max_position_embeddings: number("original_max_position_embeddings")?
+                        as usize,
+                }
+            }
             other => {
                 let known = "default, linear, llama3";
                 return Err(ModelError::unsupported(path, "rope scaling", other, known));
@@ -363,14 +415,29 @@ impl HfConfig {
     }
 }
 
-/// One id, several, or none.
-pub(crate) fn token_ids(value: Option<&Value>) -> Vec<u32> {
-    let one = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value {
-        Some(Value::Array(ids)) => ids.iter().filter_map(one).collect(),
-        Some(value) => one(value).into_iter().collect(),
-        None => Vec::new(),
+/// One id, several, or none; negative ones, which older files have for none, are left out.
+pub(crate) fn token_ids(
+    path: &Path,
+    key: &str,
+    value: Option<&Value>,
+) -> Result<Vec<u32>, ModelError> {
+    let values = match value {
+        None | Some(Value::Null) => &[],
+        Some(Value::Array(values)) => values.as_slice(),
+        Some(value) => std::slice::from_ref(value),
+    };
+    let mut ids = Vec::new();
+    for value in values {
+        if value.as_i64().is_some_and(|id| id < 0) {
+            continue;
+        }
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        ids.push(id.ok_or_else(|| {
+            let detail = format!("`{key}` holds {value}; expected ids of tokens");
+            ModelError::format(path, detail)
+        })?);
     }
+    Ok(ids)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use l1ra_core::{CoreError, is_users_path};
+use l1ra_core::{CoreError, fit_to_print, is_users_path};
 
 /// Anything that can go wrong between a path and a running model.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +146,7 @@ impl ModelError {
     pub(crate) fn format(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
         Self::Format {
             path: path.into(),
-            detail: detail.into(),
+            detail: fit_to_print(detail.into()),
         }
     }
 
@@ -172,8 +172,8 @@ impl ModelError {
     ) -> Self {
         Self::Unsupported {
             path: path.into(),
-            what: what.into(),
-            seen: seen.to_string(),
+            what: fit_to_print(what.into()),
+            seen: fit_to_print(seen.to_string()),
             supported: supported.into(),
         }
     }

@@ -30,6 +30,7 @@ pub mod fetch;
 mod fit;
 pub mod generate;
 pub mod inspect;
+mod json;
 pub mod load;
 pub mod merge;
 pub mod mlp;
@@ -37,6 +38,7 @@ pub mod positions;
 pub mod rope;
 pub mod segments;
 pub mod tokenizer;
+mod tokenizer_parts;
 pub mod weights;
 
 pub use cache::{KvCache, PromptCache};

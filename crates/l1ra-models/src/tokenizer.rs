@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, ops::Range, path::Path};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::{PostProcessorWrapper, Tokenizer};
 
-use crate::{config::token_ids, error::ModelError};
+use crate::{config::token_ids, error::ModelError, json, tokenizer_parts};
 
 /// A tokenizer and what the model's files say of its special tokens.
 #[derive(Clone, Debug)]
@@ -65,26 +65,28 @@ impl TextTokenizer {
                           (tokenizer.model files must be converted first)";
             return Err(ModelError::format(dir, detail));
         }
-        let inner = Tokenizer::from_file(&path)
+        let bytes = std::fs::read(&path).map_err(|error| ModelError::io(&path, error))?;
+        tokenizer_parts::check(&path, &bytes)?;
+        let inner = Tokenizer::from_bytes(&bytes)
             .map_err(|error| ModelError::format(&path, format!("is no tokenizer: {error}")))?;
         let processor = serde_json::to_value(inner.get_post_processor()).unwrap_or_default();
         if let Some(detail) = broken_template(&processor) {
             return Err(ModelError::format(&path, detail));
         }
         let mut tokenizer = Self::new(inner);
-        let config = read_json(&dir.join("tokenizer_config.json"))?;
-        let id = |key: &str| {
-            let entry = config.as_ref()?.get(key)?;
-            let text = entry.as_str().or_else(|| entry.get("content")?.as_str())?;
-            tokenizer.inner.token_to_id(text)
+        let path = dir.join("tokenizer_config.json");
+        let config = read_json(&path)?.unwrap_or_default();
+        let id = |key: &str| -> Result<Option<u32>, ModelError> {
+            let text = token_text(&path, &config, key)?;
+            Ok(text.and_then(|text| tokenizer.inner.token_to_id(text)))
         };
-        let (bos, eos, pad) = (id("bos_token"), id("eos_token"), id("pad_token"));
+        let (bos, eos, pad) = (id("bos_token")?, id("eos_token")?, id("pad_token")?);
         (tokenizer.bos, tokenizer.pad, tokenizer.main_eos) = (bos, pad, eos);
         tokenizer.eos.extend(eos);
-        let generation = read_json(&dir.join("generation_config.json"))?;
-        tokenizer.eos.extend(token_ids(
-            generation.as_ref().and_then(|g| g.get("eos_token_id")),
-        ));
+        let path = dir.join("generation_config.json");
+        let generation = read_json(&path)?.unwrap_or_default();
+        let eos = token_ids(&path, "eos_token_id", generation.get("eos_token_id"))?;
+        tokenizer.eos.extend(eos);
         Ok(tokenizer)
     }
 
@@ -209,13 +211,31 @@ fn broken_template(processor: &Value) -> Option<String> {
     broken.or_else(|| list("single")?.iter().find_map(piece))
 }
 
-/// A JSON file that may be absent.
+/// The text of a special token in `tokenizer_config.json`.
+///
+/// # Errors
+/// A key that holds no token.
+pub(crate) fn token_text<'a>(
+    path: &Path,
+    config: &'a Value,
+    key: &str,
+) -> Result<Option<&'a str>, ModelError> {
+    let Some(entry) = config.get(key).filter(|entry| !entry.is_null()) else {
+        return Ok(None);
+    };
+    let text = entry.as_str().or_else(|| entry.get("content")?.as_str());
+    text.map(Some).ok_or_else(|| {
+        let detail = format!("`{key}` is {entry}; expected a text, or an object with `content`");
+        ModelError::format(path, detail)
+    })
+}
+
+/// A JSON object from a file that may be absent. Of a key that is there twice the last counts, as in
+/// Python.
 pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
     if !path.is_file() {
         return Ok(None);
     }
-    let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| ModelError::format(path, format!("is not JSON: {error}")))
+    let object: Map<String, Value> = json::parse(path, &json::read(path)?, "JSON object")?;
+    Ok(Some(object.into()))
 }

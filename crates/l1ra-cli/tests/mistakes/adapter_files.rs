@@ -72,7 +72,7 @@ fn an_adapter_whose_weights_are_cut_off() {
     let path = place.path("adapter/adapter_model.safetensors");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    assert_snapshot!(eval(&place), @"error: adapter/adapter_model.safetensors: is not a safetensors file: incomplete metadata, file not fully covered");
+    assert_snapshot!(eval(&place), @"error: adapter/adapter_model.safetensors: tensor `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` ends at byte 1536 of the data, and the file has 1408 (is it cut off? fetch it again)");
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn a_weight_that_cannot_be() {
     let place = Place::new();
     let table = "train = { path = \"good.jsonl\", weight = 0 }";
     place.change_recipe("train = \"good.jsonl\"", table);
-    assert_snapshot!(train(&place, &[]), @"error: recipe.toml, line 7: data.train = good.jsonl with weight 0: a weight is a positive number");
+    assert_snapshot!(train(&place, &[]), @"error: recipe.toml, line 7: data.train = good.jsonl with weight 0: a weight is a positive number, 1000 at most");
     let eval = "data.eval={path=\"good.jsonl\",weight=2}";
     assert_snapshot!(train_anew(&["--set", eval]), @r#"error: --set data.eval={path="good.jsonl",weight=2}: data.eval = good.jsonl with weight 2: evaluation data is used as it is; leave the weight out"#);
 }

@@ -99,7 +99,7 @@ fn a_weights_file_that_was_cut_off() {
     let path = place.path("model/model.safetensors");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    assert_snapshot!(train(&place, &["--model", "model"]), @"error: model/model.safetensors: is not a whole safetensors file: incomplete metadata, file not fully covered; fetch it again");
+    assert_snapshot!(train(&place, &["--model", "model"]), @"error: model/model.safetensors: tensor `model.layers.1.self_attn.v_proj.weight` ends at byte 3147264 of the data, and the file has 3145240 (is it cut off? fetch it again)");
 }
 
 /// What is said of a model whose `config.json` has `to` in place of `from`.

@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, tensor::TensorView};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{error::CoreError, files::write_whole};
@@ -43,60 +44,32 @@ pub(crate) fn write_safetensors(
     write_whole(path, &file).map_err(|error| CoreError::io(path, error))
 }
 
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CoreError> {
-    fs::read(path).map_err(|error| CoreError::io(path, error))
-}
+/// Largest configuration that is read; those of PEFT have a few kilobytes. What a parser makes of a
+/// file may take many times its size.
+const MAX_CONFIG: u64 = 1 << 24;
 
-pub(crate) fn parse_json(path: &Path, bytes: &[u8]) -> Result<Value, CoreError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| CoreError::file(path, format!("is not JSON: {error}")))
-}
-
-pub(crate) fn parse_safetensors<'a>(
-    path: &Path,
-    bytes: &'a [u8],
-) -> Result<SafeTensors<'a>, CoreError> {
-    SafeTensors::deserialize(bytes)
-        .map_err(|error| CoreError::file(path, format!("is not a safetensors file: {error}")))
-}
-
-/// A stored matrix or vector as f32.
-pub(crate) fn values(
-    path: &Path,
-    name: &str,
-    view: &TensorView<'_>,
-) -> Result<Vec<f32>, CoreError> {
-    let data = view.data();
-    match view.dtype() {
-        Dtype::F32 => Ok(data.chunks_exact(4).map(f32_from_le).collect()),
-        Dtype::F16 => Ok(data
-            .chunks_exact(2)
-            .map(|b| half_from_le(b).0.to_f32())
-            .collect()),
-        Dtype::BF16 => Ok(data
-            .chunks_exact(2)
-            .map(|b| half_from_le(b).1.to_f32())
-            .collect()),
-        other => Err(CoreError::file(
-            path,
-            format!("tensor `{name}` is stored as {other:?}; supported: F32, F16, BF16"),
-        )),
+/// Reads a JSON file of the kind `what`. A key that does not fit is named with its line.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T, CoreError> {
+    let io = |error| CoreError::io(path, error);
+    let size = fs::metadata(path).map_err(io)?.len();
+    if size > MAX_CONFIG {
+        let detail = format!("has {size} bytes; {what} has {MAX_CONFIG} at most");
+        return Err(CoreError::file(path, detail));
     }
-}
-
-fn f32_from_le(bytes: &[u8]) -> f32 {
-    let mut word = [0; 4];
-    word.copy_from_slice(bytes);
-    f32::from_le_bytes(word)
-}
-
-/// The same two bytes as f16 and as bf16.
-fn half_from_le(bytes: &[u8]) -> (burn::tensor::f16, burn::tensor::bf16) {
-    let word = u16::from_le_bytes([bytes[0], bytes[1]]);
-    (
-        burn::tensor::f16::from_bits(word),
-        burn::tensor::bf16::from_bits(word),
-    )
+    let bytes = fs::read(path).map_err(io)?;
+    let not_json = |error| CoreError::file(path, format!("is not JSON: {error}"));
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let place = error.path().to_string();
+        let inner = error.into_inner();
+        match (inner.is_data(), place.as_str()) {
+            (false, _) => not_json(inner),
+            (true, ".") => CoreError::file(path, format!("is no {what}: {inner}")),
+            (true, key) => CoreError::file(path, format!("is no {what}: `{key}`: {inner}")),
+        }
+    })?;
+    json.end().map_err(not_json)?;
+    Ok(read)
 }
 
 fn le_bytes(values: &[f32]) -> Vec<u8> {

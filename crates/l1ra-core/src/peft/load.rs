@@ -1,22 +1,22 @@
 //! Adapter files in: our own (with the sidecar) and plain PEFT LoRA.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
 };
 
 use burn::tensor::{Device, TensorData};
 use indexmap::IndexMap;
-use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     adapter::{AdaptedModule, GatedLora, linear_paths},
     config::L1raConfig,
-    error::CoreError,
+    error::{ConfigError, CoreError},
     peft::{CONFIG_FILE, PREFIX, SIDECAR_FILE, WEIGHTS_FILE, files, sidecar},
-    target::{Pattern, first_match, unknown},
+    target::{first_values, unknown},
+    tensor_file::TensorFile,
     walk::AdapterData,
 };
 
@@ -74,10 +74,7 @@ pub(super) fn load_all(dir: &Path) -> Result<Loaded, CoreError> {
     if !path.is_file() {
         return Err(no_adapter(dir));
     }
-    let config: PeftConfig =
-        serde_json::from_value(files::parse_json(&path, &files::read(&path)?)?).map_err(
-            |error| CoreError::file(&path, format!("is no PEFT configuration: {error}")),
-        )?;
+    let config: PeftConfig = files::read_json(&path, "PEFT configuration")?;
     check_supported(&path, &config)?;
     let plain = read_peft(dir, &config)?;
     let beside = dir.join(SIDECAR_FILE);
@@ -90,7 +87,6 @@ pub(super) fn load_all(dir: &Path) -> Result<Loaded, CoreError> {
     Ok(Loaded { config, plain, own })
 }
 
-/// Options that would change the formula and are refused by name.
 /// What a folder without an adapter is, and where one may be.
 fn no_adapter(dir: &Path) -> CoreError {
     let below = dir.join("adapter");
@@ -104,6 +100,7 @@ fn no_adapter(dir: &Path) -> CoreError {
     CoreError::file(dir, detail)
 }
 
+/// Options that would change the formula are refused by name, and a dropout that is none.
 fn check_supported(path: &Path, config: &PeftConfig) -> Result<(), CoreError> {
     if config.peft_type != "LORA" {
         let detail = format!("peft_type is {}; only LORA is supported", config.peft_type);
@@ -134,6 +131,13 @@ fn check_supported(path: &Path, config: &PeftConfig) -> Result<(), CoreError> {
             return Err(CoreError::file(path, detail));
         }
     }
+    if !(0.0..1.0).contains(&config.lora_dropout) {
+        let detail = format!(
+            "`lora_dropout` is {}; expected a number in [0, 1)",
+            config.lora_dropout
+        );
+        return Err(CoreError::file(path, detail));
+    }
     Ok(())
 }
 
@@ -146,26 +150,32 @@ fn read_peft(dir: &Path, config: &PeftConfig) -> Result<AdapterSet, CoreError> {
         );
         return Err(CoreError::file(dir, detail));
     }
-    let bytes = files::read(&path)?;
-    let file = files::parse_safetensors(&path, &bytes)?;
-    let ranks = Pattern::compile_all("rank_pattern", &config.rank_pattern)?;
-    let alphas = Pattern::compile_all("alpha_pattern", &config.alpha_pattern)?;
-    let mut adapters = Vec::new();
-    for module in modules(&path, &file)? {
-        let rank = first_match(&ranks, &module).unwrap_or(config.r);
-        let alpha = first_match(&alphas, &module).unwrap_or(config.lora_alpha);
+    let file = TensorFile::open(&path)?;
+    let in_config = |error: ConfigError| CoreError::file(dir.join(CONFIG_FILE), error.to_string());
+    let modules = modules(&path, &file)?;
+    let names = || modules.iter().map(String::as_str);
+    let ranks = first_values("rank_pattern", &config.rank_pattern, names()).map_err(in_config)?;
+    let alphas = first_values("alpha_pattern", &config.alpha_pattern, names());
+    let alphas = alphas.map_err(in_config)?;
+    let mut adapters = Vec::with_capacity(modules.len());
+    for module in &modules {
+        let rank = ranks.get(module.as_str()).copied().unwrap_or(config.r);
+        let alpha = alphas.get(module.as_str()).copied();
+        let alpha = alpha.unwrap_or(config.lora_alpha);
         let divisor = if config.use_rslora {
             (rank as f64).sqrt()
         } else {
             rank as f64
         };
-        adapters.push(read_module(
-            &path,
-            &file,
-            module,
-            rank,
-            (alpha / divisor) as f32,
-        )?);
+        let scale = (alpha / divisor) as f32;
+        if rank > 0 && !scale.is_finite() {
+            let detail = format!(
+                "module `{module}`: alpha {alpha} and rank {rank} give it the scale {scale}; \
+                 expected a finite one"
+            );
+            return Err(CoreError::file(dir.join(CONFIG_FILE), detail));
+        }
+        adapters.push(read_module(&path, &file, module, rank, scale)?);
     }
     Ok(AdapterSet {
         adapters,
@@ -174,47 +184,39 @@ fn read_peft(dir: &Path, config: &PeftConfig) -> Result<AdapterSet, CoreError> {
     })
 }
 
-/// Module paths of the file, in the order of its names; a tensor that is no LoRA matrix is refused.
-fn modules(path: &Path, file: &SafeTensors<'_>) -> Result<Vec<String>, CoreError> {
-    let mut names = file.names();
-    names.sort_unstable();
-    let mut modules = Vec::new();
-    for name in names {
+/// Module paths of the file, each once; a tensor that is no LoRA matrix is refused.
+fn modules(path: &Path, file: &TensorFile) -> Result<BTreeSet<String>, CoreError> {
+    let module = |name: &String| {
         let module = name.strip_prefix(PREFIX).and_then(|rest| {
             rest.strip_suffix(".lora_A.weight")
                 .or_else(|| rest.strip_suffix(".lora_B.weight"))
         });
-        let module = module.ok_or_else(|| {
+        module.map(String::from).ok_or_else(|| {
             let detail = format!(
                 "tensor `{name}` is not `{PREFIX}<module>.lora_A.weight` or `.lora_B.weight`"
             );
             CoreError::file(path, detail)
-        })?;
-        if modules.last().is_none_or(|last| last != module) {
-            modules.push(module.to_string());
-        }
-    }
-    Ok(modules)
+        })
+    };
+    file.tensors().keys().map(module).collect()
 }
 
 fn read_module(
     path: &Path,
-    file: &SafeTensors<'_>,
-    module: String,
+    file: &TensorFile,
+    module: &str,
     rank: usize,
     scale: f32,
 ) -> Result<AdapterData, CoreError> {
     let read = |part: &str| {
         let name = format!("{PREFIX}{module}.{part}.weight");
-        let view = file
-            .tensor(&name)
-            .map_err(|_| CoreError::file(path, format!("tensor `{name}` is missing")))?;
-        let values = files::values(path, &name, &view)?;
-        match *view.shape() {
-            [rows, columns] => Ok((rows, columns, values)),
-            ref shape => Err(CoreError::file(
+        let (shape, values) = file.values(&name)?;
+        match shape[..] {
+            // A rank needs no bytes where the other side is 0, and could be any number.
+            [rows, columns] if rows > 0 && columns > 0 => Ok((rows, columns, values)),
+            _ => Err(CoreError::file(
                 path,
-                format!("tensor `{name}` has shape {shape:?}; expected a matrix"),
+                format!("tensor `{name}` has shape {shape:?}; expected rows and columns"),
             )),
         }
     };
@@ -228,7 +230,7 @@ fn read_module(
         return Err(CoreError::file(path, detail));
     }
     Ok(AdapterData {
-        path: module,
+        path: module.into(),
         d_in,
         d_out,
         a: transpose(&a, rank, d_in),

@@ -1,6 +1,9 @@
 //! The sidecar: what PEFT's files cannot hold.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +14,7 @@ use crate::{
         files::{self, NamedTensor},
         load::AdapterSet,
     },
+    tensor_file::TensorFile,
     walk::AdapterData,
 };
 
@@ -80,18 +84,15 @@ fn tensors(adapter: &AdapterData) -> [NamedTensor; 3] {
 }
 
 pub(super) fn read(path: &Path) -> Result<AdapterSet, CoreError> {
-    let bytes = files::read(path)?;
-    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes)
-        .map_err(|error| CoreError::file(path, format!("is not a safetensors file: {error}")))?;
-    let header = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
-    let header = header.ok_or_else(|| {
+    let file = TensorFile::open(path)?;
+    let header = file.metadata().get(KEY).ok_or_else(|| {
         CoreError::file(
             path,
             format!("has no `{KEY}` entry; it is not a sidecar of this program"),
         )
     })?;
     let header: Header = serde_json::from_str(header)
-        .map_err(|error| CoreError::file(path, format!("its header is damaged: {error}")))?;
+        .map_err(|error| CoreError::file(path, format!("its `{KEY}` entry is damaged: {error}")))?;
     if header.version != VERSION {
         let detail = format!(
             "has version {}; this program reads {VERSION}",
@@ -99,7 +100,10 @@ pub(super) fn read(path: &Path) -> Result<AdapterSet, CoreError> {
         );
         return Err(CoreError::file(path, detail));
     }
-    let file = files::parse_safetensors(path, &bytes)?;
+    header.config.validate().map_err(|error| {
+        CoreError::file(path, format!("its configuration cannot be used: {error}"))
+    })?;
+    check_entries(path, &header.adapters)?;
     let adapters = header
         .adapters
         .iter()
@@ -112,22 +116,30 @@ pub(super) fn read(path: &Path) -> Result<AdapterSet, CoreError> {
     })
 }
 
-fn adapter(
-    path: &Path,
-    file: &safetensors::SafeTensors<'_>,
-    entry: &Entry,
-) -> Result<AdapterData, CoreError> {
-    let tensor = |part: &str| {
-        let name = format!("{}.{part}", entry.path);
-        let view = file
-            .tensor(&name)
-            .map_err(|_| CoreError::file(path, format!("tensor `{name}` is missing")))?;
-        Ok::<_, CoreError>((view.shape().to_vec(), files::values(path, &name, &view)?))
-    };
+/// Every adapter once: a list could otherwise ask for the same values any number of times.
+fn check_entries(path: &Path, entries: &[Entry]) -> Result<(), CoreError> {
+    let mut seen = BTreeSet::new();
+    for Entry { path: name, scale } in entries {
+        if !seen.insert(name) {
+            let detail = format!("adapter `{name}` is listed twice; expected every one once");
+            return Err(CoreError::file(path, detail));
+        }
+        if !scale.is_finite() {
+            let detail = format!("adapter `{name}` has the scale {scale}; expected a finite one");
+            return Err(CoreError::file(path, detail));
+        }
+    }
+    Ok(())
+}
+
+fn adapter(path: &Path, file: &TensorFile, entry: &Entry) -> Result<AdapterData, CoreError> {
+    let tensor = |part: &str| file.values(&format!("{}.{part}", entry.path));
     let ((a_shape, a), (c_shape, c), (b_shape, b)) =
         (tensor("lora_a")?, tensor("lora_c")?, tensor("lora_b")?);
     match (a_shape.as_slice(), c_shape.as_slice(), b_shape.as_slice()) {
-        ([d_in, r], [rank], [rank_b, d_out]) if r == rank && rank == rank_b && *rank > 0 => {
+        ([d_in, r], [rank], [rank_b, d_out])
+            if r == rank && rank == rank_b && [rank, d_in, d_out].iter().all(|n| **n > 0) =>
+        {
             let (d_in, d_out) = (*d_in, *d_out);
             Ok(AdapterData {
                 path: entry.path.clone(),
@@ -141,7 +153,8 @@ fn adapter(
         }
         _ => {
             let detail = format!(
-                "adapter `{}`: A {a_shape:?}, c {c_shape:?} and B {b_shape:?} do not fit together",
+                "adapter `{}`: A {a_shape:?}, c {c_shape:?} and B {b_shape:?} do not fit together; \
+                 expected [in, rank], [rank] and [rank, out]",
                 entry.path
             );
             Err(CoreError::file(path, detail))

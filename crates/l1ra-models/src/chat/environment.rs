@@ -4,14 +4,21 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use minijinja::{Environment, Error, ErrorKind, Value, syntax::SyntaxConfig};
+use minijinja::{Environment, Error, ErrorKind, Value, escape_formatter, syntax::SyntaxConfig};
 
-use crate::chat::{json::tojson, methods::python_method, strftime::strftime};
+use crate::chat::{
+    bounded::{Bounded, MAX_TEXT},
+    json::tojson,
+    methods::python_method,
+    strftime::strftime,
+};
 
-/// Upper bound on a template's work, so that no file can make it loop for ever.
-const FUEL: u64 = 10_000_000;
-
-pub(super) fn environment() -> Environment<'static> {
+/// The environment, with `fuel` for the template's work: an instruction costs 1, and so do 64 bytes
+/// of the texts and lists that it makes, so that no file can make it loop or fill memory for ever.
+///
+/// One hole is minijinja's own and cannot be closed from here: `~` writes a list as a text before it
+/// counts its bytes, and a list may hold one long text many times.
+pub(super) fn environment(fuel: u64) -> Environment<'static> {
     let mut environment = Environment::new();
     if let Ok(syntax) = SyntaxConfig::builder()
         .trim_blocks(true)
@@ -20,7 +27,12 @@ pub(super) fn environment() -> Environment<'static> {
     {
         environment.set_syntax(syntax);
     }
-    environment.set_fuel(Some(FUEL));
+    environment.set_fuel(Some(fuel));
+    // Lists are bounded as they are written: their bytes are counted only afterwards.
+    environment.set_formatter(|out, state, value| match value.as_object() {
+        None => escape_formatter(out, state, value),
+        Some(_) => Bounded::new(MAX_TEXT).write_value(out, value),
+    });
     environment.set_unknown_method_callback(python_method);
     environment.add_function(
         "raise_exception",

@@ -9,6 +9,11 @@ use minijinja::{Error, ErrorKind, Value, value::Kwargs};
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter, Serializer};
 
+use crate::chat::bounded::Bytes;
+
+/// Lists and objects within one another; Python's own bound is about 1000.
+const MAX_DEPTH: usize = 128;
+
 /// The widest indent that is followed; a template could ask for any.
 const MAX_INDENT: usize = 16;
 
@@ -24,25 +29,27 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
         None if indent.is_some() => (",".into(), ": ".into()),
         None => (", ".into(), ": ".into()),
     };
-    let python = Python {
+    let python = || Python {
         indent: indent.map(|width| " ".repeat(width.min(MAX_INDENT))),
-        item,
-        key,
+        item: item.clone(),
+        key: key.clone(),
         ascii: ensure_ascii.unwrap_or(false),
         depth: 0,
         empty: true,
     };
-    let mut text = Vec::new();
-    let mut serializer = Serializer::with_formatter(&mut text, python);
-    let written = if sort_keys.unwrap_or(false) {
+    let mut text = Bytes::default();
+    value
+        .serialize(&mut Serializer::with_formatter(&mut text, python()))
+        .map_err(|error| broken(error.to_string()))?;
+    // Its depth and length are known to be bounded by now.
+    if sort_keys.unwrap_or(false) {
+        text = Bytes::default();
+        let mut serializer = Serializer::with_formatter(&mut text, python());
         serde_json::to_value(value)
-            .map(sorted)
-            .and_then(|value| value.serialize(&mut serializer))
-    } else {
-        value.serialize(&mut serializer)
-    };
-    written.map_err(|error| broken(error.to_string()))?;
-    String::from_utf8(text)
+            .and_then(|value| sorted(value).serialize(&mut serializer))
+            .map_err(|error| broken(error.to_string()))?;
+    }
+    String::from_utf8(text.0)
         .map(Value::from)
         .map_err(|error| broken(error.to_string()))
 }
@@ -81,6 +88,10 @@ impl Python {
     fn open<W: ?Sized + io::Write>(&mut self, w: &mut W, bracket: &[u8]) -> io::Result<()> {
         self.depth += 1;
         self.empty = true;
+        if self.depth > MAX_DEPTH {
+            let detail = format!("lists and objects lie more than {MAX_DEPTH} deep");
+            return Err(io::Error::other(detail));
+        }
         w.write_all(bracket)
     }
 

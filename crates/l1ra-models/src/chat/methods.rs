@@ -3,6 +3,11 @@
 use minijinja::{Error, ErrorKind, State, Value, value::from_args};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
+use crate::chat::bounded::{Bounded, MAX_TEXT, too_long};
+
+/// Bytes of text for which minijinja takes one unit of fuel.
+const BYTES_OF_FUEL: u64 = 64;
+
 /// `value.method(arguments…)` for what minijinja itself does not know.
 pub(super) fn python_method(
     state: &mut State<'_, '_>,
@@ -11,7 +16,7 @@ pub(super) fn python_method(
     arguments: &[Value],
 ) -> Result<Value, Error> {
     match value.as_str() {
-        Some(text) => match text_method(text, method, arguments) {
+        Some(text) => match text_method(state, text, method, arguments) {
             Err(error) if error.kind() == ErrorKind::UnknownMethod => {
                 unknown_method_callback(state, value, method, arguments)
             }
@@ -21,8 +26,21 @@ pub(super) fn python_method(
     }
 }
 
-fn text_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+fn text_method(
+    state: &mut State<'_, '_>,
+    text: &str,
+    method: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
     match method {
+        "join" => {
+            let (values,): (&Value,) = from_args(arguments)?;
+            join(state, text, values)
+        }
+        "format" => {
+            check_format(text, arguments)?;
+            unknown_method_callback(state, &text.into(), method, arguments)
+        }
         "rsplit" => {
             let (separator, most): (Option<&str>, Option<i64>) = from_args(arguments)?;
             Ok(rsplit(text, separator, most))
@@ -45,6 +63,46 @@ fn text_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value, E
             Ok(text.to_lowercase().into())
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// `separator.join(values)`, paid for piece by piece: the same long text may be there many times.
+fn join(state: &State<'_, '_>, separator: &str, values: &Value) -> Result<Value, Error> {
+    let mut joined = String::new();
+    for (index, value) in values.try_iter()?.checked().enumerate() {
+        let value = value?;
+        if index > 0 {
+            joined.push_str(separator);
+        }
+        let before = joined.len();
+        match value.as_str() {
+            Some(text) => joined.push_str(text),
+            None => Bounded::new(MAX_TEXT).write_value(&mut joined, &value)?,
+        }
+        let bytes = separator.len() + joined.len() - before;
+        state.consume_fuel(1 + bytes as u64 / BYTES_OF_FUEL)?;
+    }
+    Ok(joined.into())
+}
+
+/// Refuses a format whose result may be too long: by a width, or by a long argument many times.
+fn check_format(text: &str, arguments: &[Value]) -> Result<(), Error> {
+    let mut longest = 0;
+    for argument in arguments {
+        longest = longest.max(match argument.as_str() {
+            Some(text) => text.len(),
+            None => Bounded::new(MAX_TEXT).measure(argument)?,
+        });
+    }
+    let places = text.matches('{').count();
+    let widths = text
+        .split(|letter: char| !letter.is_ascii_digit())
+        .filter(|digits| !digits.is_empty())
+        .map(|digits| digits.parse().unwrap_or(MAX_TEXT));
+    let widths = widths.fold(0_usize, usize::saturating_add);
+    match places.saturating_mul(longest).saturating_add(widths) > MAX_TEXT {
+        true => Err(too_long()),
+        false => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Chat: the model's own template, rendered as transformers renders it, and conversations.
 
+mod bounded;
 mod environment;
 mod json;
 mod message;

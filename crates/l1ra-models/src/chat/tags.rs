@@ -40,10 +40,9 @@ pub(super) fn replace(source: &str) -> Cow<'_, str> {
 }
 
 fn next_opening(text: &str) -> Option<usize> {
-    ["{%", "{{", "{#"]
-        .iter()
-        .filter_map(|open| text.find(open))
-        .min()
+    let braces = text.match_indices('{').map(|(at, _)| at);
+    let opens = |at: &usize| matches!(text.as_bytes().get(at + 1), Some(b'%' | b'{' | b'#'));
+    braces.into_iter().find(opens)
 }
 
 /// Where the expression or tag at the start of `text` ends; texts in quotes do not end it.

@@ -1,14 +1,26 @@
 //! [`ChatTemplate`]: the model's own Jinja.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, thread};
 
-use minijinja::{Error, Value, context, value::Serde};
+use minijinja::{Error, ErrorKind, Value, context, value::Serde};
+use serde_json::Value as Json;
 
 use crate::{
     chat::{Message, environment::environment, tags},
     error::ModelError,
-    tokenizer::{TextTokenizer, read_json},
+    json,
+    tokenizer::{TextTokenizer, read_json, token_text},
 };
+
+/// Longest source, in bytes; those of published models have less than 50,000.
+const MAX_SOURCE: usize = 1 << 20;
+/// Work that any conversation may cost: thousands of times what published templates take.
+const FUEL: u64 = 500_000;
+/// What a message adds to it, and besides every byte of it 1.
+const FUEL_OF_MESSAGE: u64 = 5_000;
+/// Stack for a unit of fuel. minijinja drops and writes lists within lists by recursion, without a
+/// bound of its own, and a list around another costs 1.5.
+const STACK_OF_FUEL: u64 = 512;
 
 /// A chat template.
 #[derive(Clone, Debug)]
@@ -47,8 +59,12 @@ impl ChatTemplate {
     }
 
     fn with_tokens(source: &str, tokens: BTreeMap<String, String>) -> Result<Self, ModelError> {
+        if source.len() > MAX_SOURCE {
+            let detail = format!("has {} bytes; {MAX_SOURCE} at most", source.len());
+            return Err(ModelError::Template(detail));
+        }
         let prepared = tags::replace(source).into_owned();
-        environment()
+        environment(0)
             .template_from_str(&prepared)
             .map_err(|error| ModelError::Template(describe(&error)))?;
         Ok(Self {
@@ -66,32 +82,21 @@ impl ChatTemplate {
     pub fn from_dir(dir: &Path) -> Result<Option<Self>, ModelError> {
         let beside = dir.join("tokenizer_config.json");
         let config = read_json(&beside)?.unwrap_or_default();
-        let token = |key: &str| {
-            let entry = config.get(key)?;
-            let text = entry.as_str().or_else(|| entry.get("content")?.as_str())?;
-            Some((key.to_string(), text.to_string()))
-        };
         // Templates add to these two whether the tokenizer has them or not.
         let mut tokens: BTreeMap<String, String> = ["bos_token", "eos_token"]
             .map(|key| (key.to_string(), String::new()))
             .into();
-        tokens.extend(TOKENS.iter().filter_map(|key| token(key)));
+        for key in TOKENS {
+            if let Some(text) = token_text(&beside, &config, key)? {
+                tokens.insert(key.into(), text.into());
+            }
+        }
         let file = dir.join("chat_template.jinja");
         let place = if file.is_file() { &file } else { &beside };
         let source = if file.is_file() {
-            Some(std::fs::read_to_string(&file).map_err(|error| ModelError::io(&file, error))?)
+            Some(json::read_text(&file)?)
         } else {
-            let entry = config.get("chat_template");
-            // Several named templates: the one called `default`.
-            let named = |templates: &Vec<serde_json::Value>| {
-                let default = templates.iter().find(|t| t["name"] == "default")?;
-                default["template"].as_str().map(String::from)
-            };
-            entry.and_then(|e| {
-                e.as_str()
-                    .map(String::from)
-                    .or_else(|| e.as_array().and_then(named))
-            })
+            named(&beside, config.get("chat_template"))?
         };
         let told = |error: ModelError| ModelError::format(place, error.to_string());
         source
@@ -110,7 +115,7 @@ impl ChatTemplate {
             let detail = "no such file; a chat template is a text file with Jinja";
             return Err(ModelError::format(path, detail));
         }
-        let source = std::fs::read_to_string(path).map_err(|error| ModelError::io(path, error))?;
+        let source = json::read_text(path)?;
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
         let (bos, eos) = (text(tokenizer.bos), text(tokenizer.eos.last().copied()));
         Self::new(source, bos, eos).map_err(|error| ModelError::format(path, error.to_string()))
@@ -134,13 +139,36 @@ impl ChatTemplate {
     /// assistant begins.
     ///
     /// # Errors
-    /// When the template refuses the conversation or uses what this crate does not have.
+    /// When the template refuses the conversation, uses what this crate does not have, or does more
+    /// work than any conversation needs.
     pub fn render(
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String, ModelError> {
-        environment()
+        let bytes: usize = messages.iter().map(|m| m.content.len()).sum();
+        let fuel = FUEL + FUEL_OF_MESSAGE * messages.len() as u64 + bytes as u64;
+        let stack = usize::try_from(fuel * STACK_OF_FUEL).unwrap_or(usize::MAX / 4);
+        let render = || self.render_with(fuel, messages, add_generation_prompt);
+        let rendered = thread::scope(|scope| -> std::io::Result<_> {
+            let builder = thread::Builder::new().name("template".into());
+            let thread = builder.stack_size(stack).spawn_scoped(scope, render)?;
+            let joined = thread.join();
+            Ok(joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        rendered.unwrap_or_else(|error| {
+            let detail = format!("no stack of {stack} bytes to render it on: {error}");
+            Err(ModelError::Template(detail))
+        })
+    }
+
+    fn render_with(
+        &self,
+        fuel: u64,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, ModelError> {
+        environment(fuel)
             .render_str(
                 &self.prepared,
                 context! {
@@ -156,8 +184,36 @@ impl ChatTemplate {
     }
 }
 
+/// The template of `tokenizer_config.json`: a text, or the one called `default` of several.
+fn named(path: &Path, entry: Option<&Json>) -> Result<Option<String>, ModelError> {
+    let templates = match entry {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::String(source)) => return Ok(Some(source.clone())),
+        Some(Json::Array(templates)) => templates,
+        Some(_) => {
+            let detail = "its `chat_template` is neither a text nor a list of named templates";
+            return Err(ModelError::format(path, detail));
+        }
+    };
+    let mut default = None;
+    for (index, template) in templates.iter().enumerate() {
+        let text = |key: &str| template.get(key).and_then(Json::as_str);
+        let (Some(name), Some(source)) = (text("name"), text("template")) else {
+            let detail = format!("`chat_template[{index}]` lacks a text `name` or `template`");
+            return Err(ModelError::format(path, detail));
+        };
+        if name == "default" {
+            default = Some(source.into());
+        }
+    }
+    Ok(default)
+}
+
 fn describe(error: &Error) -> String {
-    let detail = error.detail().unwrap_or("no details");
+    let detail = match error.kind() {
+        ErrorKind::OutOfFuel => "it does more work than any conversation needs; is there a loop?",
+        _ => error.detail().unwrap_or("no details"),
+    };
     match error.line() {
         Some(line) => format!("{}: {detail} (line {line})", error.kind()),
         None => format!("{}: {detail}", error.kind()),
@@ -193,10 +249,80 @@ mod tests {
                 .to_string()
                 .contains("roles")
         );
+        let broken = ["{% for %}", "{{ 'a'", "{% if a %}"];
+        assert!(
+            broken
+                .iter()
+                .all(|source| ChatTemplate::new(*source, "", "").is_err())
+        );
         let endless = "{% for a in range(10000) %}{% for b in range(10000) %}{{ a }}\
                        {% endfor %}{% endfor %}";
         let endless = ChatTemplate::new(endless, "", "").unwrap();
         assert!(endless.render(&[], false).is_err());
-        assert!(ChatTemplate::new("{% for %}", "", "").is_err());
+    }
+
+    /// Each of these asks for terabytes, for a stack without end, or for a long time.
+    #[test]
+    fn no_template_grows_without_bound() {
+        let double = "{% set n = namespace(a='ab') %}{% for i in range(60) %}";
+        let nest = "{% set n = namespace(a=[]) %}{% for i in range(100000) %}\
+                    {% for j in range(100000) %}{% set n.a = [[[[n.a]]]] %}{% endfor %}{% endfor %}";
+        let twice = "{% set n = namespace(a=[1]) %}{% for i in range(60) %}\
+                     {% set n.a = [n.a, n.a] %}{% endfor %}";
+        let growing = [
+            format!("{double}{{% set n.a = n.a ~ n.a %}}{{% endfor %}}"),
+            format!("{double}{{% set n.a = n.a + n.a %}}{{% endfor %}}"),
+            format!("{double}{{% set n.a = n.a * 2 %}}{{% endfor %}}"),
+            format!("{double}{{% set n.a = n.a.replace('a', 'aaaa') %}}{{% endfor %}}"),
+            format!("{double}{{% set n.a = n.a|replace('b', 'bbbb') %}}{{% endfor %}}"),
+            format!(
+                "{double}{{% set n.a %}}{{{{ n.a }}}}{{{{ n.a }}}}{{% endset %}}{{% endfor %}}"
+            ),
+            "{{ 'a' * 10 ** 12 }}".into(),
+            "{{ 'a' * 10 ** 9 }}".into(),
+            "{{ [1] * 10 ** 12 }}".into(),
+            "{{ [1] * 10 ** 8 }}".into(),
+            "{{ range(10 ** 12) }}".into(),
+            "{{ 'a'|indent(10 ** 12) }}".into(),
+            "{{ [1]|batch(10 ** 12, 'a')|list }}".into(),
+            "{{ [1]|slice(10 ** 12, 'a')|list }}".into(),
+            "{{ '%1000000000000d'|format(1) }}".into(),
+            "{{ '{:>1000000000000}'.format(1) }}".into(),
+            "{% set s = 'a' * 1000000 %}{{ '{}'.format([s] * 10 ** 8) }}".into(),
+            "{% set s = 'a' * 1000000 %}{{ ''.join([s] * 10 ** 8) }}".into(),
+            "{% set s = 'a' * 1000000 %}{{ ([s] * 10 ** 8)|join }}".into(),
+            "{% set s = 'a' * 1000000 %}{{ [s] * 10 ** 8 }}".into(),
+            "{% set s = 'a' * 1000000 %}{{ ([s] * 10 ** 6)|tojson }}".into(),
+            format!("{twice}{{{{ n.a }}}}"),
+            format!("{twice}{{{{ n.a|tojson }}}}"),
+            format!("{twice}{{{{ n.a|tojson(sort_keys=true) }}}}"),
+            nest.into(),
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".into(),
+            "{% macro m(a) %}{% call m(a) %}{{ caller() }}{% endcall %}{% endmacro %}{{ m(1) }}"
+                .into(),
+            "{% for a in [[1]] recursive %}{{ loop([a]) }}{% endfor %}".into(),
+            "{% include 'a' %}".into(),
+            "{% import 'a' as b %}{{ b }}".into(),
+            "{% extends '/etc/passwd' %}".into(),
+        ];
+        for source in growing {
+            let rendered = ChatTemplate::new(&*source, "", "").map(|t| t.render(&[], false));
+            assert!(!matches!(rendered, Ok(Ok(_))), "{source}");
+        }
+        let long = "a".repeat(MAX_SOURCE + 1);
+        assert!(ChatTemplate::new(long, "", "").is_err());
+    }
+
+    #[test]
+    fn a_deep_list_is_dropped_and_written() {
+        let deep = "{% set n = namespace(a=[]) %}{% for i in range(30000) %}{% set n.a = [n.a] %}\
+                    {% endfor %}";
+        let dropped = ChatTemplate::new(deep, "", "").unwrap();
+        assert_eq!(dropped.render(&[], false).unwrap(), "");
+        let written = ChatTemplate::new(format!("{deep}{{{{ n.a }}}}"), "", "").unwrap();
+        assert_eq!(written.render(&[], false).unwrap().len(), 2 * 30_001);
+        let json = ChatTemplate::new(format!("{deep}{{{{ n.a|tojson }}}}"), "", "").unwrap();
+        let error = json.render(&[], false).unwrap_err().to_string();
+        assert!(error.contains("more than 128 deep"), "{error}");
     }
 }

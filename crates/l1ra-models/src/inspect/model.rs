@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -17,8 +17,9 @@ use crate::{
         files,
         text::{bytes, grouped, line, table},
     },
+    json,
     load::{ModelFiles, Source},
-    tokenizer::{TextTokenizer, read_json},
+    tokenizer::TextTokenizer,
     weights::{
         ParameterCount, SafetensorsFiles, WeightSource, check_names_and_shapes, parameter_count,
     },
@@ -176,21 +177,35 @@ fn describe(tokenizer: &TextTokenizer, kind: String) -> TokenizerInspection {
     }
 }
 
+/// What is read of a `tokenizer.json` beside the tokenizer itself.
+#[derive(Deserialize)]
+struct TokenizerFile {
+    model: TokenizerModel,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    decoder: Value,
+}
+
+#[derive(Deserialize)]
+struct TokenizerModel {
+    r#type: Option<String>,
+    byte_fallback: Option<bool>,
+}
+
 /// The model of a `tokenizer.json`, in words.
 fn kind(path: &Path) -> Result<String, ModelError> {
-    let tokenizer = read_json(path)?.unwrap_or_default();
-    let model = tokenizer.pointer("/model/type").and_then(Value::as_str);
-    let model = model.unwrap_or("BPE");
-    let byte_level = ["pre_tokenizer", "decoder"]
-        .iter()
-        .any(|part| tokenizer[*part].to_string().contains("ByteLevel"));
-    let fallback = tokenizer.pointer("/model/byte_fallback");
+    let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
+    let file: TokenizerFile = json::parse(path, &bytes, "tokenizer")?;
+    let model = file.model.r#type.unwrap_or_else(|| "BPE".into());
+    let steps = [file.pre_tokenizer, file.decoder];
+    let byte_level = steps.iter().any(|s| s.to_string().contains("ByteLevel"));
     Ok(if byte_level {
         format!("byte-level {model}")
-    } else if fallback.and_then(Value::as_bool) == Some(true) {
+    } else if file.model.byte_fallback == Some(true) {
         format!("{model} with byte fallback")
     } else {
-        model.to_string()
+        model
     })
 }
 

@@ -2,16 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     path::{Path, PathBuf},
 };
 
+use l1ra_core::{StoredEntry, TensorFile};
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     error::ModelError,
+    json,
     weights::{StoredTensor, StoredType, WeightSource, mapped::release},
 };
 
@@ -100,36 +102,47 @@ impl SafetensorsFiles {
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), ModelError> {
-        let file = File::open(&path).map_err(|error| ModelError::io(&path, error))?;
+        let (file, tensors) = TensorFile::open(&path)?.into_parts();
         // SAFETY: the map is read-only and private; a file that another program truncates while
         // it is open would end this program, as with every memory-mapped reader.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(&path, error))?;
-        let damaged = |error: safetensors::SafeTensorError| {
-            let detail = format!("is not a whole safetensors file: {error}; fetch it again");
-            ModelError::format(&path, detail)
-        };
-        let parsed = SafeTensors::deserialize(&map).map_err(damaged)?;
-        let base = map.as_ptr() as usize;
         let index = self.files.len();
-        for (name, view) in parsed.iter() {
-            let start = view.data().as_ptr() as usize - base;
-            let range = start..start + view.data().len();
-            let (shape, dtype) = (view.shape().to_vec(), view.dtype());
+        for (name, stored) in tensors {
+            let StoredEntry {
+                dtype,
+                shape,
+                range,
+            } = stored;
+            if range.end > map.len() {
+                let detail = "was made shorter while it was opened; open it again";
+                return Err(ModelError::format(&path, detail));
+            }
             let entry = Entry {
                 file: index,
                 shape,
                 dtype,
                 range,
             };
-            if self.tensors.insert(name.to_string(), entry).is_some() {
-                let detail = format!("tensor `{name}` is also in another shard");
+            if let Some(other) = self.tensors.get(&name) {
+                let other = self.files[other.file].0.file_name().unwrap_or_default();
+                let detail = format!(
+                    "tensor `{name}` is also in {}; expected it in one of the shards",
+                    other.display()
+                );
                 return Err(ModelError::format(&path, detail));
             }
+            self.tensors.insert(name, entry);
         }
         self.files.push((path, map));
         Ok(())
     }
+}
+
+/// What is read of a list of shards.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, Value>,
 }
 
 /// Names of the weight files in `dir`.
@@ -144,18 +157,20 @@ fn shard_names(dir: &Path) -> Result<BTreeSet<String>, ModelError> {
         );
         return Err(ModelError::format(dir, detail));
     }
-    let bytes = std::fs::read(&index).map_err(|error| ModelError::io(&index, error))?;
-    let value: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| ModelError::format(&index, format!("is not JSON: {error}")))?;
-    let map = value.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or_else(|| ModelError::format(&index, "has no `weight_map`"))?;
+    let bytes = json::read(&index)?;
+    let Index { weight_map } = json::parse(&index, &bytes, "list of shards")?;
+    if weight_map.is_empty() {
+        let detail = "its `weight_map` is empty; expected a file name for every tensor";
+        return Err(ModelError::format(&index, detail));
+    }
     let mut names = BTreeSet::new();
-    for (tensor, name) in map {
+    for (tensor, name) in &weight_map {
         let plain = name
             .as_str()
             .filter(|name| Path::new(name).file_name() == Some(name.as_ref()));
         let name = plain.ok_or_else(|| {
-            let detail = format!("tensor `{tensor}`: `{name}` is not the name of a file beside it");
+            let detail =
+                format!("tensor `{tensor}` is in {name}; expected the name of a file beside it");
             ModelError::format(&index, detail)
         })?;
         names.insert(name.to_string());

@@ -67,7 +67,9 @@ impl DataForm {
     pub(crate) fn nearest(record: &Map<String, Value>) -> Self {
         let likeness = |form: Self| {
             let best = |key: &&str| {
-                let seen = record.keys().map(|seen| strsim::jaro_winkler(key, seen));
+                // A long key is none of ours, and takes long to compare.
+                let seen = record.keys().filter(|seen| seen.len() < 100);
+                let seen = seen.map(|seen| strsim::jaro_winkler(key, seen));
                 seen.fold(0.0, f64::max)
             };
             form.keys().iter().map(best).sum::<f64>() / form.keys().len() as f64

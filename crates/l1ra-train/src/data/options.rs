@@ -107,6 +107,9 @@ impl DataOptions {
     }
 }
 
+/// Most times that a sample is seen in an epoch.
+const MAX_WEIGHT: f64 = 1000.0;
+
 /// A file, or the files of a pattern.
 ///
 /// In a recipe, a text is the path; a table has `path` and perhaps `weight` and `form`.
@@ -134,13 +137,10 @@ impl DataSource {
         if self.path.trim().is_empty() {
             return Err(TrainError::option(field, "\"\"", "a file or a pattern"));
         }
-        if !(self.weight.is_finite() && self.weight > 0.0) {
+        if !(self.weight > 0.0 && self.weight <= MAX_WEIGHT) {
             let seen = format!("{} with weight {}", self.path, self.weight);
-            return Err(TrainError::option(
-                field,
-                seen,
-                "a weight is a positive number",
-            ));
+            let expected = format!("a weight is a positive number, {MAX_WEIGHT} at most");
+            return Err(TrainError::option(field, seen, expected));
         }
         Ok(())
     }
@@ -326,7 +326,7 @@ mod tests {
         insta::assert_snapshot!(said("seed = 1"), @"data.train = (nothing): a file, a pattern such as data/*.jsonl, or a list of them");
         insta::assert_snapshot!(said("train = \"a\"\neval_fraction = 1"), @"data.eval_fraction = 1: a number in (0, 1)");
         insta::assert_snapshot!(said("train = \"a\"\nmax_length = 1"), @"data.max_length = 1: at least 2");
-        insta::assert_snapshot!(said("train = { path = \"a\", weight = 0 }"), @"data.train = a with weight 0: a weight is a positive number");
+        insta::assert_snapshot!(said("train = { path = \"a\", weight = 0 }"), @"data.train = a with weight 0: a weight is a positive number, 1000 at most");
         insta::assert_snapshot!(said("train = \"a\"\neval = { path = \"b\", weight = 2 }"), @"data.eval = b with weight 2: evaluation data is used as it is; leave the weight out");
         parse("train = \"a\"").unwrap().validate().unwrap();
     }

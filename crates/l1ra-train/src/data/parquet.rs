@@ -1,8 +1,13 @@
-//! Parquet files as JSON values, row by row.
+//! Parquet files as JSON values, some rows at a time.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+};
 
 use parquet::{
+    errors::ParquetError,
     file::reader::{FileReader, SerializedFileReader},
     record::{Field, Row},
 };
@@ -10,17 +15,47 @@ use serde_json::{Map, Value};
 
 use crate::error::TrainError;
 
-/// The rows of a Parquet file as objects: texts, numbers, lists and structures of them. Anything
-/// else, a date say, is the text that Parquet makes of it.
-pub(super) fn rows(path: &Path) -> Result<Vec<Value>, TrainError> {
+/// Hands the rows of a Parquet file to `take` as objects, `size` at a time: texts, numbers, lists and
+/// structures of them. Anything else, a date say, is the text that Parquet makes of it.
+///
+/// Rows that are all null need next to no bytes: a file may say that it has any number of them, so
+/// they are never all in memory.
+pub(super) fn each_batch(
+    path: &Path,
+    size: usize,
+    mut take: impl FnMut(Vec<Value>) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
     let file = File::open(path).map_err(|error| TrainError::io(path, error))?;
-    let wrong = |error: parquet::errors::ParquetError| TrainError::Data {
+    let reader = guarded(path, || SerializedFileReader::new(file))?;
+    let mut rows = guarded(path, || reader.get_row_iter(None))?;
+    loop {
+        let batch = || {
+            rows.by_ref()
+                .take(size)
+                .map(|row| row.map(object))
+                .collect()
+        };
+        let batch: Vec<Value> = guarded(path, batch)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        take(batch)?;
+    }
+}
+
+/// What the library says, and where it panics an error as well: it trusts its files here and there.
+fn guarded<T>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, TrainError> {
+    let wrong = |why: String| TrainError::Data {
         path: path.into(),
-        detail: format!("is no Parquet file that can be read: {error}"),
+        detail: format!("is no Parquet file that can be read: {why}"),
     };
-    let reader = SerializedFileReader::new(file).map_err(wrong)?;
-    let rows = reader.get_row_iter(None).map_err(wrong)?;
-    rows.map(|row| row.map(object).map_err(wrong)).collect()
+    match panic::catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(|error| wrong(error.to_string())),
+        Err(_) => Err(wrong("its parts do not fit together".into())),
+    }
 }
 
 fn object(row: Row) -> Value {

@@ -1,5 +1,7 @@
 //! [`Record`]: one record of a data file, as it was written.
 
+use std::borrow::Cow;
+
 use l1ra_models::{Message, Role};
 use serde_json::{Map, Value};
 
@@ -143,14 +145,23 @@ pub(crate) fn unknown(record: &Map<String, Value>) -> Flaw {
 
 fn seen_keys(record: &Map<String, Value>) -> String {
     const SHOWN: usize = 8;
-    let mut keys: Vec<String> = record.keys().map(|key| format!("`{key}`")).collect();
-    let more = keys.len().saturating_sub(SHOWN);
-    keys.truncate(SHOWN);
+    let shown = record.keys().take(SHOWN);
+    let keys: Vec<String> = shown.map(|key| format!("`{}`", short(key))).collect();
+    let more = record.len().saturating_sub(SHOWN);
     match (keys.len(), more) {
         (0, _) => "no keys".into(),
         (1, _) => format!("the key {}", keys[0]),
         (_, 0) => format!("the keys {}", keys.join(", ")),
         (_, more) => format!("the keys {} and {more} more", keys.join(", ")),
+    }
+}
+
+/// The beginning of a name that may be as long as a file.
+pub(crate) fn short(name: &str) -> Cow<'_, str> {
+    const MOST: usize = 100;
+    match name.len() {
+        0..=MOST => name.into(),
+        _ => format!("{}…", &name[..name.floor_char_boundary(MOST)]).into(),
     }
 }
 
@@ -252,7 +263,8 @@ fn message(number: usize, value: &Value) -> Parsed<Message> {
     };
     let role = role.map_err(|(seen, known)| {
         Flaw(format!(
-            "message {number} has the unknown role `{seen}`; known: {known}"
+            "message {number} has the unknown role `{}`; known: {known}",
+            short(seen)
         ))
     })?;
     let key = if value.get("content").is_some() || value.get("value").is_none() {
@@ -286,7 +298,8 @@ fn join(number: usize, key: &str, parts: &[Value]) -> Parsed<String> {
         let kind = part.get("type").and_then(Value::as_str).unwrap_or("text");
         if kind != "text" {
             return Err(Flaw(format!(
-                "message {number} has a part of type `{kind}` in its `{key}`; only text is learned"
+                "message {number} has a part of type `{}` in its `{key}`; only text is learned",
+                short(kind)
             )));
         }
         let text = part.as_str().or_else(|| part.get("text")?.as_str());

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{
+    Deserializer, Serialize,
+    de::{self, DeserializeSeed, IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -15,6 +18,15 @@ use crate::{
     error::TrainError,
     plural::plural,
 };
+
+/// Bytes of lines whose values are in memory at once; a line counts as its own bytes and these.
+const BATCH_BYTES: usize = 1 << 22;
+const LINE_BYTES: usize = 64;
+/// Values of a list that are in memory at once.
+const BATCH: usize = 1024;
+/// Records that cannot be used before a file is given up: each takes more memory than a line may have
+/// bytes.
+const MOST_MALFORMED: usize = 10_000;
 
 /// The records of one file.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +93,11 @@ impl SourceFile {
     /// A file that cannot be read or is empty, or a first record whose form is not known.
     pub fn read(file: &DataFile) -> Result<Self, TrainError> {
         let path = &file.path;
-        let bytes = std::fs::read(path).map_err(|error| TrainError::io(path, error))?;
+        let bytes = match FileKind::of(path, file.form)? {
+            // Its reader opens the file itself.
+            FileKind::Parquet => Vec::new(),
+            _ => std::fs::read(path).map_err(|error| TrainError::io(path, error))?,
+        };
         Self::parse(file, &bytes)
     }
 
@@ -101,7 +117,7 @@ impl SourceFile {
             FileKind::Text => source.read_text(bytes)?,
             FileKind::Lines => source.read_lines(source.text(bytes)?)?,
             FileKind::Json => source.read_json(bytes)?,
-            FileKind::Parquet => source.read_values(parquet_rows(&file.path)?)?,
+            FileKind::Parquet => source.read_parquet()?,
         }
         if source.records.is_empty() && source.malformed.is_empty() {
             return Err(source.wrong("holds no samples; training needs at least one"));
@@ -122,14 +138,15 @@ impl SourceFile {
         let (first, others) = self.malformed.split_first()?;
         let mut detail = first.detail.clone();
         if !others.is_empty() {
-            let places: Vec<String> = others.iter().map(|m| m.place.to_string()).collect();
-            let more = if places.len() > SHOWN { ", …" } else { "" };
+            let shown = others.iter().take(SHOWN).map(|m| m.place.to_string());
+            let places: Vec<String> = shown.collect();
+            let more = if others.len() > SHOWN { ", …" } else { "" };
             detail += &format!(
                 " ({} more {}{} cannot be used: {}{more})",
                 others.len(),
                 self.kind.unit(),
-                plural(places.len()),
-                places[..SHOWN.min(places.len())].join(", ")
+                plural(others.len()),
+                places.join(", ")
             );
         }
         Some(self.wrong_at(first.place, detail))
@@ -207,25 +224,72 @@ impl SourceFile {
                 }
             };
         }
-        match serde_json::from_str(text) {
-            Ok(Value::Array(records)) => self.read_values(records),
+        if text.trim_start().starts_with('[') {
+            return self.read_list(text);
+        }
+        match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Err(self.wrong("is no list of records: [{…}, …]")),
             Err(_) if text.trim().is_empty() => Ok(()),
             Err(error) => Err(self.wrong(format!("is not JSON: {error}"))),
         }
     }
 
+    /// A value a line. Values are made of a batch of lines at a time, so that beside the file no more
+    /// than its records are in memory.
     fn read_lines(&mut self, text: &str) -> Result<(), TrainError> {
         let lines = text.lines().enumerate();
-        let lines: Vec<(usize, &str)> = lines.filter(|(_, line)| !line.trim().is_empty()).collect();
+        let mut lines = lines.filter(|(_, line)| !line.trim().is_empty()).peekable();
         let parse = |line: &str| {
             let value = serde_json::from_str(line).map_err(|error| not_json(&error))?;
             record::object(value)
         };
-        let values = lines
-            .par_iter()
-            .map(|(number, line)| (number + 1, parse(line)));
-        self.keep(values.collect())
+        while lines.peek().is_some() {
+            let mut bytes = 0;
+            let mut batch = Vec::new();
+            while let Some((number, line)) = lines.next_if(|_| bytes < BATCH_BYTES) {
+                bytes += line.len() + LINE_BYTES;
+                batch.push((number, line));
+            }
+            let values = batch
+                .into_par_iter()
+                .map(|(number, line)| (number + 1, parse(line)));
+            self.keep(values.collect())?;
+        }
+        Ok(())
+    }
+
+    /// A list of values, made a batch at a time.
+    fn read_list(&mut self, text: &str) -> Result<(), TrainError> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let mut list = ListReader {
+            place: 0,
+            source: self,
+            failed: None,
+        };
+        let read = (&mut list).deserialize(&mut json).and_then(|()| json.end());
+        match (list.failed, read) {
+            (Some(error), _) => Err(error),
+            (None, Ok(())) => Ok(()),
+            (None, Err(error)) => Err(self.wrong(format!("is not JSON: {error}"))),
+        }
+    }
+
+    #[cfg(feature = "parquet")]
+    fn read_parquet(&mut self) -> Result<(), TrainError> {
+        let (path, mut place) = (self.path.clone(), 0);
+        crate::data::parquet::each_batch(&path, BATCH, |rows| {
+            let numbered = rows.into_iter().map(|row| {
+                place += 1;
+                (place, record::object(row))
+            });
+            self.keep(numbered.collect())
+        })
+    }
+
+    #[cfg(not(feature = "parquet"))]
+    fn read_parquet(&mut self) -> Result<(), TrainError> {
+        let detail = "reading Parquet was not compiled in; build again with `--features parquet`";
+        Err(self.wrong(detail))
     }
 
     fn read_values(&mut self, values: Vec<Value>) -> Result<(), TrainError> {
@@ -260,7 +324,61 @@ impl SourceFile {
                 Err(Flaw(detail)) => self.malformed.push(Malformed { place, detail }),
             }
         }
-        Ok(())
+        match self.malformed.first() {
+            Some(Malformed { place, detail }) if self.malformed.len() > MOST_MALFORMED => {
+                let detail = format!(
+                    "{detail} ({} more {}s cannot be used, and what follows them was not read)",
+                    self.malformed.len() - 1,
+                    self.kind.unit()
+                );
+                Err(self.wrong_at(*place, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Hands the values of a list on, a batch at a time.
+struct ListReader<'a> {
+    source: &'a mut SourceFile,
+    /// Number of the last value.
+    place: usize,
+    /// Why reading stopped, if the values are at fault and not the JSON.
+    failed: Option<TrainError>,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut ListReader<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut ListReader<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        loop {
+            let mut batch = Vec::new();
+            while batch.len() < BATCH
+                && let Some(value) = list.next_element()?
+            {
+                self.place += 1;
+                batch.push((self.place, record::object(value)));
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            if let Err(error) = self.source.keep(batch) {
+                self.failed = Some(error);
+                return Err(de::Error::custom("not read further"));
+            }
+        }
     }
 }
 
@@ -290,17 +408,6 @@ fn not_json(error: &serde_json::Error) -> Flaw {
         "is not JSON: {message} (column {})",
         error.column()
     ))
-}
-
-#[cfg(feature = "parquet")]
-use crate::data::parquet::rows as parquet_rows;
-
-#[cfg(not(feature = "parquet"))]
-fn parquet_rows(path: &std::path::Path) -> Result<Vec<Value>, TrainError> {
-    Err(TrainError::Data {
-        path: path.into(),
-        detail: "reading Parquet was not compiled in; build again with `--features parquet`".into(),
-    })
 }
 
 #[cfg(test)]

@@ -2,19 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::Read,
+    fs,
     path::{Path, PathBuf},
 };
 
-use l1ra_models::{
-    ModelError,
-    weights::{
-        StoredType,
-        gguf::{GgmlType, GgufFile},
-    },
+use l1ra_core::{StoredEntry, TensorFile};
+use l1ra_models::weights::{
+    StoredType,
+    gguf::{GgmlType, GgufFile},
 };
-use serde::Deserialize;
 
 use crate::error::TrainError;
 
@@ -33,9 +29,6 @@ pub enum WeightsFrom {
     #[default]
     Memory,
 }
-
-/// Longest header of a safetensors file that is read, as in the `safetensors` crate.
-const LONGEST_HEADER: u64 = 100_000_000;
 
 impl WeightsFrom {
     /// The weight files that `path`, a folder or a `.gguf` file, holds: their size and type, from
@@ -121,45 +114,18 @@ fn count_gguf(path: &Path) -> Result<Vec<(Stored, u64)>, TrainError> {
     Ok(file.tensor_names().iter().filter_map(count).collect())
 }
 
-#[derive(Deserialize)]
-struct Entry {
-    dtype: String,
-    shape: Vec<u64>,
-}
-
-/// The header of a safetensors file: its length in 8 bytes, then JSON.
 fn count_safetensors(path: &Path) -> Result<Vec<(Stored, u64)>, TrainError> {
-    let failed = |error| TrainError::io(path, error);
-    let damaged = |detail: String| {
-        TrainError::from(ModelError::Format {
-            path: path.into(),
-            detail,
-        })
-    };
-    let mut file = File::open(path).map_err(failed)?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(failed)?;
-    let length = u64::from_le_bytes(length);
-    if length > LONGEST_HEADER {
-        let detail = format!("is no safetensors file: its header would take {length} bytes");
-        return Err(damaged(detail));
-    }
-    let mut header = Vec::new();
-    file.take(length).read_to_end(&mut header).map_err(failed)?;
-    let mut entries: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&header)
-        .map_err(|error| damaged(format!("its header is damaged: {error}")))?;
-    entries.remove("__metadata__");
-    let count = |(name, value)| {
-        let entry: Entry = serde_json::from_value(value)
-            .map_err(|error| damaged(format!("its entry `{name}` is damaged: {error}")))?;
-        let stored = match entry.dtype.as_str() {
+    let file = TensorFile::open(path)?;
+    let count = |entry: &StoredEntry| {
+        let stored = match entry.dtype.to_string().as_str() {
             "F16" => Stored::F16,
             "BF16" => Stored::BF16,
             _ => Stored::F32,
         };
-        Ok((stored, entry.shape.iter().product()))
+        let values = entry.shape.iter().map(|length| *length as u64);
+        (stored, values.product())
     };
-    entries.into_iter().map(count).collect()
+    Ok(file.tensors().values().map(count).collect())
 }
 
 #[cfg(test)]
@@ -199,10 +165,10 @@ mod tests {
         let path = dir.path().join("model.safetensors");
         fs::write(&path, [0xff; 16]).unwrap();
         let error = WeightsFrom::path(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("is no safetensors file"), "{error}");
+        assert!(error.contains("or no safetensors file?"), "{error}");
         fs::write(&path, b"\x02\0\0\0\0\0\0\0[]").unwrap();
         let error = WeightsFrom::path(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("its header is damaged"), "{error}");
+        assert!(error.contains("its header cannot be read"), "{error}");
         let error = WeightsFrom::path(&dir.path().join("none")).unwrap_err();
         assert!(error.to_string().contains("none"), "{error}");
     }

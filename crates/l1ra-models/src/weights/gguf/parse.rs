@@ -19,9 +19,11 @@ pub(super) type Parsed<T> = Result<T, ModelError>;
 
 /// Arrays of arrays deeper than this are refused.
 const MAX_DEPTH: usize = 4;
-/// Values in all arrays together. A value takes more memory than its bytes in the file, so their
-/// number is bounded too; vocabularies of a million tokens stay far below.
-const MAX_VALUES: usize = 1 << 24;
+/// Values in all arrays together, whatever the file's size. A value takes 32 bytes of memory and may
+/// take one in the file, so there may be one for every 16 bytes of the file besides; vocabularies of a
+/// million tokens, in files of gigabytes, stay far below.
+const MAX_VALUES: usize = 1 << 21;
+const BYTES_OF_VALUE: usize = 16;
 /// Bytes of the smallest metadata entry: key length, type, one byte.
 const MIN_ENTRY: usize = 13;
 /// Bytes of the smallest tensor entry: name length, number of axes, one axis, type, offset.
@@ -205,11 +207,13 @@ impl<'a> Reader<'a> {
         };
         let count = self.count(what, size)?;
         self.values = self.values.saturating_add(count);
-        if self.values > MAX_VALUES {
+        let most = MAX_VALUES + self.file.len() / BYTES_OF_VALUE;
+        if self.values > most {
             let at = self.at;
             return self.fail(format!(
-                "{what}: its {count} values before byte {at} bring the arrays to more than \
-                 {MAX_VALUES}"
+                "{what}: its {count} values before byte {at} bring the arrays to more than {most}, \
+                 the most that a file of {} bytes may have",
+                self.file.len()
             ));
         }
         let values = (0..count).map(|_| self.value(kind, what, depth + 1));

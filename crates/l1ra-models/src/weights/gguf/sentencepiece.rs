@@ -18,6 +18,10 @@ use super::tokenizer::{NORMAL, UNUSED, USER_DEFINED, vocabulary};
 
 /// Pieces longer than this are refused: every split of a piece is looked up.
 const MAX_PIECE: usize = 1024;
+/// Bytes of all merges, as a multiple of those of the vocabulary (and some for small ones). Published
+/// vocabularies have two to four times; a vocabulary of one letter repeated has hundreds of times.
+const MAX_MERGES: usize = 32;
+const MIN_MERGES: usize = 1 << 22;
 /// What SentencePiece writes for a space.
 const SPACE: &str = "▁";
 
@@ -83,7 +87,10 @@ impl Pieces<'_> {
         let mergeable = |id: &usize| matches!(self.types[*id], NORMAL | USER_DEFINED | UNUSED);
         let ids = (0..self.tokens.len()).filter(mergeable);
         let by_text: HashMap<&str, usize> = ids.clone().map(|id| (self.tokens[id], id)).collect();
+        let bytes: usize = self.tokens.iter().map(|token| token.len()).sum();
+        let most = bytes.saturating_mul(MAX_MERGES).max(MIN_MERGES);
         let mut merges = Vec::new();
+        let mut written = 0_usize;
         for id in ids {
             let token = self.tokens[id];
             // Of tokens that are there twice, the last one counts, as in the vocabulary.
@@ -96,6 +103,13 @@ impl Pieces<'_> {
             }
             let mut local = splits(token, &by_text);
             local.sort_unstable();
+            written = written.saturating_add(local.len() * token.len());
+            if written > most {
+                return Err(format!(
+                    "its tokens up to {id} can be merged in more than {most} bytes of ways"
+                )
+                .into());
+            }
             // Adding 0 makes -0 and 0 one.
             let score = self.scores[id] + 0.0;
             merges.extend(local.into_iter().map(|(left, right)| (score, left, right)));
