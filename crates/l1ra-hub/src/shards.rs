@@ -19,7 +19,9 @@ pub(super) fn shard_names(dir: &Path) -> Result<BTreeSet<String>, String> {
     let unread = |error| format!("{INDEX} cannot be read: {error}");
     let size = fs::metadata(&path).map_err(unread)?.len();
     if size > MAX_INDEX {
-        return Err(format!("{INDEX} has {size} bytes; at most {MAX_INDEX} are read"));
+        return Err(format!(
+            "{INDEX} has {size} bytes; at most {MAX_INDEX} are read"
+        ));
     }
     let bytes = fs::read(&path).map_err(unread)?;
     let index: Value =

@@ -78,7 +78,10 @@ impl CheckpointFolder {
             }
         }
         let detail = match damaged.first() {
-            None => "holds no checkpoint to go on from; train without --resume, or name another folder".into(),
+            None => {
+                "holds no checkpoint to go on from; train without --resume, or name another folder"
+                    .into()
+            }
             Some(first) => format!("holds no whole checkpoint; the newest: {first}"),
         };
         Err(TrainError::Data {
