@@ -42,8 +42,11 @@ fn said(spoil: impl FnOnce(&Path)) -> String {
     error.to_string().replace(&folder, "[dir]")
 }
 
+/// A name, and what is done to a folder.
+type Case<'a> = (&'a str, &'a dyn Fn(&Path));
+
 /// The messages of a table of damages, each under its name.
-fn table(cases: &[(&str, &dyn Fn(&Path))]) -> String {
+fn table(cases: &[Case<'_>]) -> String {
     let case = |(name, spoil): &(&str, &dyn Fn(&Path))| format!("{name}:\n  {}", said(spoil));
     cases.iter().map(case).collect::<Vec<_>>().join("\n")
 }
@@ -174,27 +177,27 @@ fn adapter_weights() {
         )),
         ("an unknown type", &|dir| {
             edit(&weights(dir), |header, _| {
-                header[QUERY]["dtype"] = "F31".into()
+                header[QUERY]["dtype"] = "F31".into();
             });
         }),
         ("a type of no adapter", &|dir| {
             edit(&weights(dir), |header, _| {
-                header[QUERY]["dtype"] = "I32".into()
+                header[QUERY]["dtype"] = "I32".into();
             });
         }),
         ("a shape larger than its bytes", &|dir| {
             edit(&weights(dir), |header, _| {
-                header[QUERY]["shape"] = json!([2, 1_000_000])
+                header[QUERY]["shape"] = json!([2, 1_000_000]);
             });
         }),
         ("a shape beyond all numbers", &|dir| {
             edit(&weights(dir), |header, _| {
-                header[QUERY]["shape"] = json!([1_u64 << 40, 1_u64 << 40])
+                header[QUERY]["shape"] = json!([1_u64 << 40, 1_u64 << 40]);
             });
         }),
         ("a shape below zero", &|dir| {
             edit(&weights(dir), |header, _| {
-                header[QUERY]["shape"] = json!([-2, 3])
+                header[QUERY]["shape"] = json!([-2, 3]);
             });
         }),
         ("two tensors over one another", &|dir| {
@@ -236,7 +239,7 @@ fn adapter_weights() {
         }),
         ("a vector", &|dir| {
             edit(&weights(dir), |header, _| {
-                header[QUERY]["shape"] = json!([6])
+                header[QUERY]["shape"] = json!([6]);
             });
         }),
         ("only one of two", &|dir| {
@@ -256,12 +259,12 @@ fn adapter_weights() {
         }),
         ("a value that is none", &|dir| {
             edit(&weights(dir), |_, data| {
-                data[4..8].copy_from_slice(&f32::NAN.to_le_bytes())
+                data[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
             });
         }),
         ("an infinite value", &|dir| {
             edit(&weights(dir), |_, data| {
-                data[24..28].copy_from_slice(&f32::INFINITY.to_le_bytes())
+                data[24..28].copy_from_slice(&f32::INFINITY.to_le_bytes());
             });
         }),
         ("a name that clears the screen", &|dir| {
@@ -309,7 +312,7 @@ fn sidecar() {
         }),
         ("an adapter without tensors", &|dir| {
             edit_sidecar(dir, |own| {
-                own["adapters"][0]["path"] = "layers.1.q_proj".into()
+                own["adapters"][0]["path"] = "layers.1.q_proj".into();
             });
         }),
         ("a gate that is none", &|dir| {

@@ -15,6 +15,9 @@ const INDEX: &str = "model.safetensors.index.json";
 const WEIGHTS: &str = "model.safetensors";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
+/// A name, and what is done to a file.
+type Damage<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
@@ -34,7 +37,7 @@ fn model() -> TempDir {
         "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null,
         "decoder": null, "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t0"}
     });
-    write(dir.path(), "tokenizer.json", &tokenizer.to_string());
+    write(dir.path(), "tokenizer.json", tokenizer.to_string());
     dir
 }
 
@@ -336,7 +339,7 @@ fn rename(header: &mut Value, from: &str, to: &str) {
 fn a_type_of_no_model() {
     let dir = model();
     edit(dir.path(), WEIGHTS, |header, _| {
-        header[EMBEDDING]["dtype"] = json!("I32")
+        header[EMBEDDING]["dtype"] = json!("I32");
     });
     let files = ModelFiles::open(dir.path()).unwrap();
     let error = files.weights().read(EMBEDDING).unwrap_err().to_string();
@@ -568,7 +571,7 @@ fn gguf() {
     let other =
         |from: &'static str, to: &'static str| move |file: &mut Vec<u8>| swap(file, from, to);
     let at = |at: usize, bytes: &'static [u8]| move |file: &mut Vec<u8>| put(at, file, bytes);
-    let cases: &[(&str, &dyn Fn(&mut Vec<u8>))] = &[
+    let cases: &[Damage<'_>] = &[
         ("empty", &|file| file.clear()),
         ("another magic", &at(0, b"GGML")),
         ("version 1", &at(4, &[1, 0, 0, 0])),
@@ -587,7 +590,7 @@ fn gguf() {
         ),
         ("an unknown type of a value", &kind("llama.block_count", 13)),
         ("a truth value of 2", &|file| {
-            put(value(file, "tokenizer.ggml.add_bos_token"), file, &[2])
+            put(value(file, "tokenizer.ggml.add_bos_token"), file, &[2]);
         }),
         ("a list without end", &|file| {
             put(value(file, "tokenizer.ggml.tokens") + 4, file, &[0xff; 8]);
@@ -647,13 +650,13 @@ fn gguf() {
             &other("blk.0.attn_q.weight", "blk.1.attn_q.weight"),
         ),
         ("no axes", &|file| {
-            put(axes(file, "blk.0.attn_q.weight"), file, &[0])
+            put(axes(file, "blk.0.attn_q.weight"), file, &[0]);
         }),
         ("nine axes", &|file| {
-            put(axes(file, "blk.0.attn_q.weight"), file, &[9])
+            put(axes(file, "blk.0.attn_q.weight"), file, &[9]);
         }),
         ("an axis of zero", &|file| {
-            put(axes(file, "blk.0.attn_q.weight") + 4, file, &[0; 8])
+            put(axes(file, "blk.0.attn_q.weight") + 4, file, &[0; 8]);
         }),
         ("a row that is no whole block", &|file| {
             put(
@@ -713,8 +716,7 @@ fn gguf() {
             put(data + 1280, file, &0_f32.to_le_bytes());
         }),
     ];
-    let case =
-        |(name, change): &(&str, &dyn Fn(&mut Vec<u8>))| format!("{name}:\n  {}", said(change));
+    let case = |(name, change): &Damage<'_>| format!("{name}:\n  {}", said(change));
     let lines: Vec<String> = cases.iter().map(case).collect();
     insta::assert_snapshot!(lines.join("\n"));
 }
