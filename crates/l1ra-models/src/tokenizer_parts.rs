@@ -15,6 +15,8 @@ use crate::error::ModelError;
 /// together: `(a{9}){9}` is 81. The crate's engine writes repetitions out.
 const MAX_PATTERN: usize = 1 << 14;
 const MAX_REPEATS: usize = 1 << 14;
+/// Bytes of a token: the crate goes through a list of them by recursion, byte by byte.
+const MAX_TOKEN: usize = 1 << 12;
 /// Ids that a vocabulary may leave out, beside as many as it has: the crate counts them one by one.
 const MAX_HOLES: u64 = 1 << 14;
 
@@ -39,11 +41,34 @@ struct Model {
     vocab: Ids,
 }
 
-/// The ids of a vocabulary: a list has those of its places.
+/// The ids of a vocabulary (a list has those of its places), and the bytes of its longest token.
 #[derive(Default)]
 struct Ids {
     count: u64,
     largest: u64,
+    longest: usize,
+}
+
+/// Bytes of a text that is passed over.
+#[derive(Default)]
+struct Length(usize);
+
+impl<'de> Deserialize<'de> for Length {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Self::default())
+    }
+}
+
+impl Visitor<'_> for Length {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a token")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self, E> {
+        Ok(Self(text.len()))
+    }
 }
 
 impl<'de> Deserialize<'de> for Ids {
@@ -60,15 +85,18 @@ impl<'de> Visitor<'de> for Ids {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
-        while let Some((_, id)) = map.next_entry::<IgnoredAny, u64>()? {
+        while let Some((Length(bytes), id)) = map.next_entry::<Length, u64>()? {
             self.count += 1;
+            self.longest = self.longest.max(bytes);
             self.largest = self.largest.max(id);
         }
         Ok(self)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
+        while let Some((Length(bytes), IgnoredAny)) = list.next_element()? {
+            self.longest = self.longest.max(bytes);
+        }
         Ok(self)
     }
 }
@@ -94,7 +122,15 @@ pub(crate) fn check(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
     ] {
         check_part(part).map_err(|detail| wrong(name, detail))?;
     }
-    let Ids { count, largest } = parts.model.vocab;
+    let Ids {
+        count,
+        largest,
+        longest,
+    } = parts.model.vocab;
+    if longest > MAX_TOKEN {
+        let detail = format!("a token has {longest} bytes; {MAX_TOKEN} at most");
+        return Err(ModelError::format(path, detail));
+    }
     if largest > 2 * count + MAX_HOLES {
         let detail = format!("its vocabulary has {count} tokens and the id {largest}");
         return Err(ModelError::format(path, detail));
@@ -139,6 +175,9 @@ fn check_entry(key: &str, value: &Value) -> Result<(), String> {
         ("stop", value) if value.as_u64().is_some_and(|stop| stop > 0) => Err(format!(
             "it strips {value} letters from the end of tokens (`stop`); supported: 0"
         )),
+        ("prepend", Value::String(text)) if text.is_empty() => {
+            Err("it puts nothing before a text (`prepend`); leave it out".into())
+        }
         ("Regex", Value::String(pattern)) => check_pattern(pattern),
         ("precompiled_charsmap", Value::String(text)) => check_charsmap(text),
         _ => Ok(()),

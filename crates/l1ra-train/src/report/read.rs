@@ -140,7 +140,12 @@ fn check_size(line: &Line<'_>, what: &str, seen: usize, most: usize) -> Result<(
     Err(line.error(&format!("`{what}` is {seen}; at most {most} is possible")))
 }
 
-fn check_length(line: &Line<'_>, what: &str, seen: usize, expected: usize) -> Result<(), TrainError> {
+fn check_length(
+    line: &Line<'_>,
+    what: &str,
+    seen: usize,
+    expected: usize,
+) -> Result<(), TrainError> {
     if seen == expected {
         return Ok(());
     }

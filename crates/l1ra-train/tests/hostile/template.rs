@@ -205,6 +205,10 @@ fn crafted() -> Crafted {
                 jinja(&format!("generation{}", "{{}}".repeat(60_000))),
             ),
             (
+                "a negation that overflows",
+                jinja("{{ -(-170141183460469231731687303715884105727 - 1) }}"),
+            ),
+            (
                 "a template that includes itself",
                 jinja("{% include '<string>' %}"),
             ),

@@ -232,6 +232,10 @@ fn crafted() -> Crafted {
     halved["continuing_subword_prefix"] = json!("a");
     halved["vocab"]["é"] = json!(5);
     halved["merges"] = json!([["a", "é"]]);
+    let mut holes = bpe();
+    holes["vocab"]["ab"] = json!(2_147_483_648_u64);
+    let mut long = unigram();
+    long["model"]["vocab"][3] = json!(["0".repeat(100_000), -1.0]);
     let map = |text: &str| {
         part(
             "normalizer",
@@ -299,6 +303,16 @@ fn crafted() -> Crafted {
             (
                 "nested post-processors",
                 nested("post_processor", "processors", 60),
+            ),
+            (
+                "nothing put before a text",
+                part("normalizer", json!({"type": "Prepend", "prepend": ""})),
+            ),
+            ("a long token", seed(&long)),
+            ("a vocabulary with holes", seed(&made(&holes, &[]))),
+            (
+                "a map without its text",
+                part("normalizer", json!({"type": "Precompiled"})),
             ),
             ("nested lists", seed(&"[".repeat(1_000_000))),
             (
