@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::HashMap, fmt};
 
 use indexmap::IndexMap;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -218,6 +218,19 @@ impl<T: Copy> Pattern<T> {
     }
 }
 
+/// Most keys of a file that are expressions: each takes a while to compile.
+const MAX_EXPRESSIONS: usize = 1000;
+
+/// The path that a key stands for, where it matches nothing else: every adapter has such a key for
+/// each of its layers.
+fn plain_name(key: &str) -> Option<String> {
+    let name = key.replace(r"\.", ".");
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let parts = key.split(r"\.");
+    let mut parts = parts.map(|part| !part.is_empty() && part.chars().all(is_plain));
+    parts.all(|plain| plain).then_some(name)
+}
+
 /// The value of the first pattern that matches, for every path that one does. Patterns of a file are
 /// compiled one at a time, as each may take megabytes.
 pub(crate) fn first_values<'a, T: Copy>(
@@ -227,10 +240,27 @@ pub(crate) fn first_values<'a, T: Copy>(
 ) -> Result<HashMap<&'a str, T>, ConfigError> {
     let mut left: Vec<&str> = paths.collect();
     let mut found = HashMap::new();
+    let mut expressions = 0;
     for (key, value) in patterns {
-        let regex = compile(field, key, &format!(r"^(.*\.)?({key})$"))?;
-        let (matched, others): (Vec<&str>, Vec<&str>) =
-            left.into_iter().partition(|path| regex.is_match(path));
+        let name = plain_name(key);
+        let regex = match name {
+            Some(_) => None,
+            None => Some(compile(field, key, &format!(r"^(.*\.)?({key})$"))?),
+        };
+        expressions += usize::from(name.is_none());
+        if expressions > MAX_EXPRESSIONS {
+            return Err(ConfigError::Value {
+                field,
+                seen: format!("{} keys", patterns.len()),
+                expected: format!("at most {MAX_EXPRESSIONS} that are no plain paths"),
+            });
+        }
+        let matches = |path: &&str| match (&name, &regex) {
+            (Some(name), _) => ends_with_name(path, name),
+            (None, Some(regex)) => regex.is_match(path),
+            (None, None) => false,
+        };
+        let (matched, others): (Vec<&str>, Vec<&str>) = left.into_iter().partition(matches);
         left = others;
         found.extend(matched.into_iter().map(|path| (path, *value)));
     }
@@ -245,8 +275,22 @@ pub(crate) fn first_match<T: Copy>(patterns: &[Pattern<T>], path: &str) -> Optio
         .map(|pattern| pattern.value)
 }
 
+/// Longest expression, in bytes: its parts take hundreds of times that while it is read.
+const MAX_PATTERN: usize = 1 << 12;
+/// Largest compiled expression, in bytes; one that names a layer takes a few thousand.
+const MAX_REGEX: usize = 1 << 18;
+
 fn compile(field: &'static str, pattern: &str, full: &str) -> Result<Regex, ConfigError> {
-    Regex::new(full).map_err(|error| {
+    if pattern.len() > MAX_PATTERN {
+        return Err(ConfigError::Pattern {
+            field,
+            pattern: pattern.chars().take(60).collect::<String>() + "…",
+            detail: format!("it has {} bytes; {MAX_PATTERN} at most", pattern.len()),
+        });
+    }
+    // A few bytes, such as `\pL{500}`, may stand for megabytes, and take as long to build.
+    let built = RegexBuilder::new(full).size_limit(MAX_REGEX).build();
+    built.map_err(|error| {
         // The parser shows the expression with a mark below it; its last line says what is wrong.
         let text = error.to_string();
         let last = text.lines().last().unwrap_or_default();
@@ -356,6 +400,32 @@ mod tests {
                 .len(),
             1
         );
+    }
+
+    #[test]
+    fn keys_that_are_paths_match_as_expressions_do() {
+        let paths = ["a.q_proj", "b.a.q_proj", "aXq_proj", "q_proj"];
+        for key in [
+            r"a\.q_proj",
+            "q_proj",
+            r"a.q_proj",
+            r"[ab]\.q_proj",
+            "",
+            r"\.",
+        ] {
+            let patterns = IndexMap::from([(key.to_string(), 1)]);
+            let seen = first_values("rank_pattern", &patterns, paths.into_iter()).unwrap();
+            let compiled = Pattern::compile_all("rank_pattern", &patterns).unwrap();
+            for path in paths {
+                assert_eq!(
+                    seen.get(path).copied(),
+                    first_match(&compiled, path),
+                    "{key} {path}"
+                );
+            }
+        }
+        assert_eq!(plain_name(r"a\.q_proj").as_deref(), Some("a.q_proj"));
+        assert_eq!(plain_name("a.q_proj"), None);
     }
 
     #[test]

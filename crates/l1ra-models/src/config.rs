@@ -73,7 +73,9 @@ pub struct HfConfig {
 
 /// Larger sizes are damage, no model: products of two of them still fit into 64 bits.
 const MAX_SIZE: usize = 1 << 24;
-const MAX_LAYERS: usize = 1 << 12;
+/// Bytes of the file; those of published models have a few thousand.
+const MAX_BYTES: usize = 1 << 20;
+const MAX_LAYERS: usize = 1 << 10;
 /// Parameters of a whole model: far more than a machine holds, and times their bytes still a number.
 const MAX_PARAMETERS: u64 = 1 << 44;
 
@@ -172,6 +174,11 @@ impl ModelConfig {
             return Err(ModelError::format(path, detail));
         }
         let bytes = json::read(path)?;
+        if bytes.len() > MAX_BYTES {
+            let seen = bytes.len();
+            let detail = format!("has {seen} bytes; a model config has {MAX_BYTES} at most");
+            return Err(ModelError::format(path, detail));
+        }
         let family: Family = json::parse(path, &bytes, A_CONFIG)?;
         check_family(path, family.model_type.as_ref())?;
         json::parse::<HfConfig>(path, &bytes, A_CONFIG)?.into_config(path)

@@ -1,6 +1,11 @@
 //! [`TextTokenizer`]: text to ids and back, with the model's special tokens.
 
-use std::{collections::BTreeSet, ops::Range, path::Path};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+};
 
 use serde_json::{Map, Value};
 use tokenizers::{PostProcessorWrapper, Tokenizer};
@@ -117,8 +122,7 @@ impl TextTokenizer {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_spans(&self, text: &str) -> Result<Encoded, ModelError> {
-        let encoding = self.inner.encode(text, false);
-        let encoding = encoding.map_err(|error| ModelError::Tokenizer(error.to_string()))?;
+        let encoding = guarded(|| self.inner.encode(text, false))?;
         let offsets = encoding.get_offsets().iter();
         Ok(Encoded {
             ids: encoding.get_ids().to_vec(),
@@ -155,10 +159,8 @@ impl TextTokenizer {
     }
 
     fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
-        self.inner
-            .encode(text, add_special)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|error| ModelError::Tokenizer(error.to_string()))
+        let encoding = guarded(|| self.inner.encode(text, add_special))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// Text of `ids`, special tokens left out.
@@ -166,9 +168,7 @@ impl TextTokenizer {
     /// # Errors
     /// When the decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        self.inner
-            .decode(ids, true)
-            .map_err(|error| ModelError::Tokenizer(error.to_string()))
+        guarded(|| self.inner.decode(ids, true))
     }
 
     /// Id of a token.
@@ -180,6 +180,15 @@ impl TextTokenizer {
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
+}
+
+/// What the `tokenizers` crate says, and where it panics an error as well: parts that contradict each
+/// other, or a text, may lead it out of its own tables.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, ModelError> {
+    let worked = panic::catch_unwind(AssertUnwindSafe(work));
+    let gave_up = |_| Err("its parts do not fit together".into());
+    let worked = worked.unwrap_or_else(gave_up);
+    worked.map_err(|error| ModelError::Tokenizer(error.to_string()))
 }
 
 /// Byte-level tokenizers leave blanks out of their tokens' spans unless told otherwise; ids are the

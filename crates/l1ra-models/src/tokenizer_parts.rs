@@ -1,9 +1,12 @@
 //! Parts of a `tokenizer.json` at which the `tokenizers` crate would panic or fill memory, refused
 //! before it sees them.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::{Deserializer, Value};
 
 use crate::error::ModelError;
@@ -12,6 +15,10 @@ use crate::error::ModelError;
 /// together: `(a{9}){9}` is 81. The crate's engine writes repetitions out.
 const MAX_PATTERN: usize = 1 << 14;
 const MAX_REPEATS: usize = 1 << 14;
+/// Bytes of a token: the crate goes through a list of them by recursion, byte by byte.
+const MAX_TOKEN: usize = 1 << 12;
+/// Ids that a vocabulary may leave out, beside as many as it has: the crate counts them one by one.
+const MAX_HOLES: u64 = 1 << 14;
 
 /// What is looked at; the vocabulary and the merges are passed over.
 #[derive(Deserialize)]
@@ -30,6 +37,68 @@ struct Model {
     #[serde(rename = "type")]
     kind: Option<String>,
     continuing_subword_prefix: Option<String>,
+    #[serde(default)]
+    vocab: Ids,
+}
+
+/// The ids of a vocabulary (a list has those of its places), and the bytes of its longest token.
+#[derive(Default)]
+struct Ids {
+    count: u64,
+    largest: u64,
+    longest: usize,
+}
+
+/// Bytes of a text that is passed over.
+#[derive(Default)]
+struct Length(usize);
+
+impl<'de> Deserialize<'de> for Length {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Self::default())
+    }
+}
+
+impl Visitor<'_> for Length {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a token")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self, E> {
+        Ok(Self(text.len()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Ids {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Ids {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a vocabulary")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((Length(bytes), id)) = map.next_entry::<Length, u64>()? {
+            self.count += 1;
+            self.longest = self.longest.max(bytes);
+            self.largest = self.largest.max(id);
+        }
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
+        while let Some((Length(bytes), IgnoredAny)) = list.next_element()? {
+            self.longest = self.longest.max(bytes);
+        }
+        Ok(self)
+    }
 }
 
 /// Whether the tokenizer in `bytes` can be built and used; `path` is for messages.
@@ -53,6 +122,19 @@ pub(crate) fn check(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
     ] {
         check_part(part).map_err(|detail| wrong(name, detail))?;
     }
+    let Ids {
+        count,
+        largest,
+        longest,
+    } = parts.model.vocab;
+    if longest > MAX_TOKEN {
+        let detail = format!("a token has {longest} bytes; {MAX_TOKEN} at most");
+        return Err(ModelError::format(path, detail));
+    }
+    if largest > 2 * count + MAX_HOLES {
+        let detail = format!("its vocabulary has {count} tokens and the id {largest}");
+        return Err(ModelError::format(path, detail));
+    }
     // The crate cuts as many bytes off the right part of every merge.
     let prefix = parts.model.continuing_subword_prefix.unwrap_or_default();
     if !prefix.is_empty() && parts.model.kind.as_deref() != Some("WordPiece") {
@@ -66,10 +148,19 @@ pub(crate) fn check(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
 fn check_part(part: &Value) -> Result<(), String> {
     match part {
         Value::Array(parts) => parts.iter().try_for_each(check_part),
-        Value::Object(entries) => entries.iter().try_for_each(|(key, value)| {
-            check_entry(key, value)?;
-            check_part(value)
-        }),
+        Value::Object(entries) => {
+            let charsmap = entries.get("precompiled_charsmap");
+            let needs = entries
+                .get("type")
+                .is_some_and(|kind| kind == "Precompiled");
+            if needs && !charsmap.is_some_and(Value::is_string) {
+                return Err("its `precompiled_charsmap` is no text".into());
+            }
+            entries.iter().try_for_each(|(key, value)| {
+                check_entry(key, value)?;
+                check_part(value)
+            })
+        }
         _ => Ok(()),
     }
 }
@@ -84,6 +175,9 @@ fn check_entry(key: &str, value: &Value) -> Result<(), String> {
         ("stop", value) if value.as_u64().is_some_and(|stop| stop > 0) => Err(format!(
             "it strips {value} letters from the end of tokens (`stop`); supported: 0"
         )),
+        ("prepend", Value::String(text)) if text.is_empty() => {
+            Err("it puts nothing before a text (`prepend`); leave it out".into())
+        }
         ("Regex", Value::String(pattern)) => check_pattern(pattern),
         ("precompiled_charsmap", Value::String(text)) => check_charsmap(text),
         _ => Ok(()),

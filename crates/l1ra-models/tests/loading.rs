@@ -533,7 +533,7 @@ fn options_that_are_not_supported_are_told() {
     insta::assert_snapshot!(of("head_dim", json!(15)), @"[DIR]/config.json: head_dim is not supported: found `15`; supported: even numbers");
     insta::assert_snapshot!(of("rms_norm_eps", json!(0.0)), @"[DIR]/config.json: rms_norm_eps = 0: a positive number");
     insta::assert_snapshot!(of("rope_theta", json!(-1.0)), @"[DIR]/config.json: rope_theta = -1: a positive number");
-    insta::assert_snapshot!(of("num_hidden_layers", json!(4_000_000_000_u64)), @"[DIR]/config.json: num_hidden_layers = 4000000000: at most 4096 is possible");
+    insta::assert_snapshot!(of("num_hidden_layers", json!(4_000_000_000_u64)), @"[DIR]/config.json: num_hidden_layers = 4000000000: at most 1024 is possible");
     insta::assert_snapshot!(of("head_dim", json!(u64::MAX - 1)), @"[DIR]/config.json: head_dim = 18446744073709551614: at most 16777216 is possible");
     insta::assert_snapshot!(of("vocab_size", json!(300)), @"[DIR]: tensor `model.embed_tokens.weight` has shape [256, 64], the configuration asks for [300, 64]");
 }

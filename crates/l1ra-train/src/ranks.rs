@@ -43,6 +43,23 @@ impl RankTable {
     }
 }
 
+impl RankTable {
+    /// A line an adapter.
+    fn list(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("adapter")?;
+        for entry in &self.entries {
+            write!(f, "\n{}  {} → {}", entry.path, entry.before, entry.after)?;
+        }
+        self.total(f)
+    }
+
+    fn total(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (before, after) = self.totals();
+        let (after, moved) = (counted(after, "rank"), self.moved());
+        write!(f, "\ntotal {before} → {after}, {moved} moved")
+    }
+}
+
 /// Splits `model.layers.3.self_attn.q_proj` into 3 and `q_proj`; a path without a number has no
 /// layer.
 pub(crate) fn split(path: &str) -> (Option<usize>, &str) {
@@ -50,19 +67,26 @@ pub(crate) fn split(path: &str) -> (Option<usize>, &str) {
     (layer, path.rsplit('.').next().unwrap_or(path))
 }
 
+/// Most cells of a table for each adapter in it; where there would be more, adapters are a list.
+const MAX_CELLS: usize = 64;
+
 impl fmt::Display for RankTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut columns: Vec<&str> = Vec::new();
+        let mut known: BTreeSet<&str> = BTreeSet::new();
         let mut rows: BTreeSet<Option<usize>> = BTreeSet::new();
         let mut cells: BTreeMap<(Option<usize>, &str), (usize, usize)> = BTreeMap::new();
         for entry in &self.entries {
             let (layer, module) = split(&entry.path);
-            if !columns.contains(&module) {
+            if known.insert(module) {
                 columns.push(module);
             }
             rows.insert(layer);
             let cell = cells.entry((layer, module)).or_default();
             *cell = (cell.0 + entry.before, cell.1 + entry.after);
+        }
+        if columns.len() * rows.len() > MAX_CELLS * self.entries.len() {
+            return self.list(f);
         }
         write!(f, "{:>5}", "layer")?;
         columns
@@ -85,17 +109,11 @@ impl fmt::Display for RankTable {
         }
         write!(f, "\n{:>5}", "mean")?;
         for column in &columns {
-            let of_column = cells.iter().filter(|((_, module), _)| module == column);
-            let (count, sum) = of_column.fold((0, 0), |(n, sum), (_, cell)| (n + 1, sum + cell.1));
+            let of_column = rows.iter().filter_map(|row| cells.get(&(*row, *column)));
+            let (count, sum) = of_column.fold((0, 0), |(n, sum), cell| (n + 1, sum + cell.1));
             write!(f, "{:>11.1}", sum as f64 / f64::from(count))?;
         }
-        let (before, after) = self.totals();
-        write!(
-            f,
-            "\ntotal {before} → {}, {} moved",
-            counted(after, "rank"),
-            self.moved()
-        )
+        self.total(f)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{fmt, io};
 use minijinja::{Error, ErrorKind, Value};
 
 /// Longest text of a list or object, in bytes.
-pub(super) const MAX_TEXT: usize = 1 << 24;
+pub(super) const MAX_TEXT: usize = 1 << 22;
 
 /// Counts what is written, up to a bound.
 #[derive(Debug)]
@@ -23,6 +23,12 @@ impl Bounded {
         }
     }
 
+    /// A value with more items than the bound has bytes: minijinja would go through all of them, also
+    /// after the writer has refused one.
+    fn is_hopeless(&self, value: &Value) -> bool {
+        value.len().is_some_and(|count| count > self.left)
+    }
+
     fn take(&mut self, count: usize) -> bool {
         match self.left.checked_sub(count) {
             Some(left) => self.left = left,
@@ -37,6 +43,9 @@ impl Bounded {
         out: &mut dyn fmt::Write,
         value: &Value,
     ) -> Result<(), Error> {
+        if self.is_hopeless(value) {
+            return Err(too_long());
+        }
         let mut writer = Writer {
             bound: &mut self,
             out,
@@ -50,6 +59,9 @@ impl Bounded {
 
     /// Bytes of a value as a text, or an error where they are more than the bound.
     pub(super) fn measure(mut self, value: &Value) -> Result<usize, Error> {
+        if self.is_hopeless(value) {
+            return Err(too_long());
+        }
         let most = self.left;
         let mut writer = Writer {
             bound: &mut self,

@@ -9,7 +9,7 @@ use minijinja::{Environment, Error, ErrorKind, Value, escape_formatter, syntax::
 use crate::chat::{
     bounded::{Bounded, MAX_TEXT},
     json::tojson,
-    methods::python_method,
+    methods::{join_filter, python_method},
     strftime::strftime,
 };
 
@@ -41,6 +41,7 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
         },
     );
     environment.add_filter("tojson", tojson);
+    environment.add_filter("join", join_filter);
     // None cannot be iterated in Python; templates ask this of tools.
     environment.add_test("iterable", |value: &Value| {
         !value.is_none() && (value.is_undefined() || value.try_iter().is_ok())

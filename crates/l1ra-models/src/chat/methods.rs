@@ -1,6 +1,9 @@
 //! Methods of Python's types that templates call: those of `minijinja-contrib`, and what it lacks.
 
-use minijinja::{Error, ErrorKind, State, Value, value::from_args};
+use minijinja::{
+    Error, ErrorKind, State, Value,
+    value::{Kwargs, from_args},
+};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use crate::chat::bounded::{Bounded, MAX_TEXT, too_long};
@@ -63,6 +66,35 @@ fn text_method(
             Ok(text.to_lowercase().into())
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// The filter `join`, in place of minijinja's own, which counts nothing where there is no separator.
+pub(super) fn join_filter(
+    state: &State<'_, '_>,
+    values: &Value,
+    separator: Option<&str>,
+    attribute: Option<&str>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let separator_by_name: Option<&str> = options.get("d")?;
+    let attribute_by_name: Option<&str> = options.get("attribute")?;
+    options.assert_all_used()?;
+    let separator = separator.or(separator_by_name).unwrap_or_default();
+    if let Some(text) = values.as_str() {
+        let letters: Value = text.chars().map(Value::from).collect();
+        return join(state, separator, &letters);
+    }
+    match attribute.or(attribute_by_name) {
+        None => join(state, separator, values),
+        Some(path) => {
+            let part = |value: Result<Value, Error>| {
+                let mut parts = path.split('.');
+                parts.try_fold(value?, |value, part| value.get_attr(part))
+            };
+            let parts: Result<Vec<Value>, Error> = values.try_iter()?.checked().map(part).collect();
+            join(state, separator, &Value::from(parts?))
+        }
     }
 }
 

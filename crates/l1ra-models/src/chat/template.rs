@@ -13,7 +13,10 @@ use crate::{
 };
 
 /// Longest source, in bytes; those of published models have less than 50,000.
-const MAX_SOURCE: usize = 1 << 20;
+const MAX_SOURCE: usize = 1 << 17;
+/// Stack for a byte of source: what is put after a value (`a.b`, `a|b`, `a + b`) is compiled by
+/// recursion, without a bound.
+const STACK_OF_BYTE: usize = 1 << 10;
 /// Work that any conversation may cost: thousands of times what published templates take.
 const FUEL: u64 = 500_000;
 /// What a message adds to it, and besides every byte of it 1.
@@ -64,9 +67,11 @@ impl ChatTemplate {
             return Err(ModelError::Template(detail));
         }
         let prepared = tags::replace(source).into_owned();
-        environment(0)
-            .template_from_str(&prepared)
-            .map_err(|error| ModelError::Template(describe(&error)))?;
+        let parse = || match environment(0).template_from_str(&prepared) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ModelError::Template(describe(&error))),
+        };
+        on_stack((1 << 20) + prepared.len() * STACK_OF_BYTE, parse)?;
         Ok(Self {
             source: source.into(),
             prepared,
@@ -149,16 +154,8 @@ impl ChatTemplate {
         let bytes: usize = messages.iter().map(|m| m.content.len()).sum();
         let fuel = FUEL + FUEL_OF_MESSAGE * messages.len() as u64 + bytes as u64;
         let stack = usize::try_from(fuel * STACK_OF_FUEL).unwrap_or(usize::MAX / 4);
-        let render = || self.render_with(fuel, messages, add_generation_prompt);
-        let rendered = thread::scope(|scope| -> std::io::Result<_> {
-            let builder = thread::Builder::new().name("template".into());
-            let thread = builder.stack_size(stack).spawn_scoped(scope, render)?;
-            let joined = thread.join();
-            Ok(joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        });
-        rendered.unwrap_or_else(|error| {
-            let detail = format!("no stack of {stack} bytes to render it on: {error}");
-            Err(ModelError::Template(detail))
+        on_stack(stack, || {
+            self.render_with(fuel, messages, add_generation_prompt)
         })
     }
 
@@ -182,6 +179,24 @@ impl ChatTemplate {
             )
             .map_err(|error| ModelError::Template(describe(&error)))
     }
+}
+
+/// Does `work` in a thread with a stack of that many bytes, which take no memory until they are used.
+fn on_stack<T: Send>(
+    stack: usize,
+    work: impl FnOnce() -> Result<T, ModelError> + Send,
+) -> Result<T, ModelError> {
+    let done = thread::scope(|scope| -> std::io::Result<_> {
+        let builder = thread::Builder::new().name("template".into());
+        let thread = builder.stack_size(stack).spawn_scoped(scope, work)?;
+        // The engine panics at a few sums.
+        let gave_up = |_| Err(ModelError::Template("the engine gave up on it".into()));
+        Ok(thread.join().unwrap_or_else(gave_up))
+    });
+    done.unwrap_or_else(|error| {
+        let detail = format!("no stack of {stack} bytes for it: {error}");
+        Err(ModelError::Template(detail))
+    })
 }
 
 /// The template of `tokenizer_config.json`: a text, or the one called `default` of several.
@@ -306,11 +321,26 @@ mod tests {
             "{% extends '/etc/passwd' %}".into(),
         ];
         for source in growing {
+            let start = std::time::Instant::now();
             let rendered = ChatTemplate::new(&*source, "", "").map(|t| t.render(&[], false));
             assert!(!matches!(rendered, Ok(Ok(_))), "{source}");
+            let seconds = start.elapsed().as_secs();
+            assert!(seconds < 20, "{source} took {seconds} s");
         }
         let long = "a".repeat(MAX_SOURCE + 1);
         assert!(ChatTemplate::new(long, "", "").is_err());
+    }
+
+    #[test]
+    fn join_is_the_filter_that_templates_know() {
+        let source = "{{ ['a', 1]|join }} {{ 'abc'|join('-') }} {{ [{'b': {'c': 2}}]|join(', ', attribute='b.c') }} \
+                      {{ messages|join('+', 'content') }} {{ ['a', 'b']|join(d='/') }}";
+        let template = ChatTemplate::new(source, "", "").unwrap();
+        let messages = ["x", "y"].map(|text| Message::new(Role::User, text));
+        assert_eq!(
+            template.render(&messages, false).unwrap(),
+            "a1 a-b-c 2 x+y a/b"
+        );
     }
 
     #[test]

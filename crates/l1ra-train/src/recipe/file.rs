@@ -1,6 +1,9 @@
 //! [`RecipeFile`]: a recipe from its file, with the command line laid over it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
 
 use l1ra_core::{ConfigError, CoreError};
 use serde::Deserialize;
@@ -11,7 +14,7 @@ use crate::{
     recipe::{
         Origins, Recipe,
         keys::{KeyDoc, keys},
-        origin::line_of,
+        origin::Lines,
     },
 };
 
@@ -116,6 +119,17 @@ impl RecipeFile {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn parse(path: &Path, text: &str, overrides: &[Override]) -> Result<Self, TrainError> {
+        if text.len() > MAX_BYTES {
+            let seen = text.len();
+            let detail = format!("has {seen} bytes; a recipe has {MAX_BYTES} at most; {A_RECIPE}");
+            return Err(TrainError::recipe(path.display(), detail));
+        }
+        on_stack(|| Self::parse_deep(path, text, overrides))
+            .unwrap_or_else(|error| Err(TrainError::io(path, error)))
+    }
+
+    /// [`parse`](Self::parse), where tables may lie thousands within each other.
+    fn parse_deep(path: &Path, text: &str, overrides: &[Override]) -> Result<Self, TrainError> {
         let mut table: Table = toml::from_str(text).map_err(|error| no_toml(path, text, &error))?;
         let mut origins = Origins::of_document(path, text);
         check_alternatives(overrides)?;
@@ -214,11 +228,30 @@ fn dotted(field: &str) -> String {
     }
 }
 
+/// Stack for the tables of a recipe: dotted keys within inline tables make 80 · 80 of them from a few
+/// thousand bytes, and they are read and dropped by recursion.
+const STACK: usize = 1 << 28;
+
+/// Does `work` in a thread with that stack, which takes no memory until it is used.
+fn on_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("recipe".into());
+        let joined = builder.stack_size(STACK).spawn_scoped(scope, work)?.join();
+        Ok(joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Longest recipe; a parsed one takes many times its size.
+const MAX_BYTES: usize = 1 << 18;
+
 const A_RECIPE: &str = "a recipe is a TOML file (see the folder recipes)";
 
 fn no_toml(path: &Path, text: &str, error: &toml::de::Error) -> TrainError {
     let place = match error.span() {
-        Some(span) => format!("{}, line {}", path.display(), line_of(text, span.start)),
+        Some(span) => {
+            let line = Lines::new(text).of(span.start);
+            format!("{}, line {line}", path.display())
+        }
         None => path.display().to_string(),
     };
     let mut detail = format!("is not TOML: {}", error.message());
@@ -333,6 +366,8 @@ fn sections(known: &[KeyDoc]) -> Vec<&str> {
 
 /// The nearest valid keys, by the whole key and by its last part.
 fn nearest(key: &str, known: &[&str]) -> String {
+    // A likeness takes time as the product of both lengths.
+    let key = &key[..key.floor_char_boundary(100)];
     let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_string();
     let likeness = |other: &str| {
         let whole = strsim::jaro_winkler(key, other);

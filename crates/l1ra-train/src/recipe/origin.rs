@@ -20,6 +20,9 @@ enum Place {
     CommandLine(String),
 }
 
+/// Dots of the keys whose lines are noted; those of a recipe have fewer.
+const DEEPEST: usize = 4;
+
 impl Origins {
     /// The lines of a TOML document that was read from `file`. A document that does not parse has
     /// none.
@@ -28,9 +31,10 @@ impl Origins {
             file: file.into(),
             places: BTreeMap::new(),
         };
+        let lines = Lines::new(text);
         if let Ok(document) = toml::de::DeTable::parse(text) {
             for (key, value) in document.get_ref() {
-                origins.add("", text, key.get_ref(), key.span().start, value);
+                origins.add("", &lines, key.get_ref(), key.span().start, value);
             }
         }
         origins
@@ -39,7 +43,7 @@ impl Origins {
     fn add(
         &mut self,
         prefix: &str,
-        text: &str,
+        lines: &Lines,
         key: &str,
         start: usize,
         value: &Spanned<DeValue<'_>>,
@@ -48,10 +52,11 @@ impl Origins {
             "" => key.to_string(),
             _ => format!("{prefix}.{key}"),
         };
-        let line = line_of(text, start);
-        if let DeValue::Table(table) = value.get_ref() {
+        let line = lines.of(start);
+        let depth = path.matches('.').count();
+        if let (DeValue::Table(table), true) = (value.get_ref(), depth < DEEPEST) {
             for (key, value) in table {
-                self.add(&path, text, key.get_ref(), key.span().start, value);
+                self.add(&path, lines, key.get_ref(), key.span().start, value);
             }
         }
         self.places.insert(path, Place::Line(line));
@@ -81,8 +86,16 @@ impl Origins {
     }
 }
 
-/// Line of the byte at `offset`, from 1.
-pub(super) fn line_of(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().iter().take(offset);
-    before.filter(|byte| **byte == b'\n').count() + 1
+/// Where the lines of a text end.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(at, _)| at).collect())
+    }
+
+    /// Line of the byte at `offset`, from 1.
+    pub(super) fn of(&self, offset: usize) -> usize {
+        self.0.partition_point(|end| *end < offset) + 1
+    }
 }

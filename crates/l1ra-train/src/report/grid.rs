@@ -1,6 +1,6 @@
 //! [`Grid`]: adapters by layer and module type.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::observe::AdapterInfo;
 
@@ -8,7 +8,8 @@ use crate::observe::AdapterInfo;
 ///
 /// The layer is the first number in a path. The module type is the path's last part; if two
 /// adapters would then share a cell, as experts of one layer do, it is the part of the path after
-/// the layer, or else the whole path with the layer left out.
+/// the layer, or else the whole path with the layer left out. Where that would leave a grid almost
+/// empty, a module type is the whole path, and there are no layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grid {
     /// Module types, in the order in which they first occur.
@@ -17,7 +18,15 @@ pub(crate) struct Grid {
     pub(crate) layers: Vec<Option<usize>>,
     /// Of each adapter, its module type's and its layer's index.
     pub(crate) places: Vec<(usize, usize)>,
+    /// The adapter at each place.
+    cells: BTreeMap<(usize, usize), usize>,
+    /// Adapters of each module type, and of each layer.
+    of_modules: Vec<Vec<usize>>,
+    of_layers: Vec<Vec<usize>>,
 }
+
+/// Most cells of a grid for each adapter in it.
+const MAX_CELLS: usize = 64;
 
 type Name = fn(&str) -> (Option<usize>, String);
 
@@ -25,47 +34,61 @@ impl Grid {
     /// The places of `adapters`.
     pub(crate) fn new(adapters: &[AdapterInfo]) -> Self {
         let ways: [Name; 3] = [last_part, after_layer, around_layer];
-        let names = ways
+        let named = ways
             .iter()
             .map(|way| adapters.iter().map(|a| way(&a.path)).collect::<Vec<_>>())
-            .find(|names| names.iter().collect::<HashSet<_>>().len() == names.len())
-            .unwrap_or_else(|| adapters.iter().map(|a| (None, a.path.clone())).collect());
-        let layers: BTreeSet<Option<usize>> = names.iter().map(|(layer, _)| *layer).collect();
-        let layers: Vec<Option<usize>> = layers.into_iter().collect();
-        let mut modules: Vec<String> = Vec::new();
-        let places = names.into_iter().map(|(layer, name)| {
-            let row = modules.iter().position(|module| *module == name);
-            let row = row.unwrap_or_else(|| {
-                modules.push(name);
-                modules.len() - 1
-            });
-            (row, layers.binary_search(&layer).unwrap_or(0))
-        });
-        let places = places.collect();
-        Self {
-            modules,
-            layers,
-            places,
+            .find(|names| names.iter().collect::<HashSet<_>>().len() == names.len());
+        let whole = || adapters.iter().map(|a| (None, a.path.clone())).collect();
+        let grid = Self::of_names(named.unwrap_or_else(whole));
+        if grid.modules.len() * grid.layers.len() > MAX_CELLS * adapters.len() {
+            return Self::of_names(whole());
         }
+        grid
+    }
+
+    fn of_names(names: Vec<(Option<usize>, String)>) -> Self {
+        let layers: BTreeSet<Option<usize>> = names.iter().map(|(layer, _)| *layer).collect();
+        let mut grid = Self {
+            modules: Vec::new(),
+            of_layers: vec![Vec::new(); layers.len()],
+            layers: layers.into_iter().collect(),
+            places: Vec::with_capacity(names.len()),
+            cells: BTreeMap::new(),
+            of_modules: Vec::new(),
+        };
+        let mut rows: HashMap<String, usize> = HashMap::new();
+        for (adapter, (layer, name)) in names.into_iter().enumerate() {
+            let row = *rows.entry(name).or_insert_with_key(|name| {
+                grid.modules.push(name.clone());
+                grid.of_modules.push(Vec::new());
+                grid.modules.len() - 1
+            });
+            let column = grid.layers.binary_search(&layer).unwrap_or(0);
+            grid.places.push((row, column));
+            grid.cells.entry((row, column)).or_insert(adapter);
+            let both = [(&mut grid.of_modules, row), (&mut grid.of_layers, column)];
+            for (members, index) in both {
+                if let Some(members) = members.get_mut(index) {
+                    members.push(adapter);
+                }
+            }
+        }
+        grid
     }
 
     /// The adapter at a place, if there is one.
     pub(crate) fn at(&self, module: usize, layer: usize) -> Option<usize> {
-        self.places
-            .iter()
-            .position(|place| *place == (module, layer))
+        self.cells.get(&(module, layer)).copied()
     }
 
     /// The adapters of a module type.
     pub(crate) fn of_module(&self, module: usize) -> impl Iterator<Item = usize> + '_ {
-        let places = self.places.iter().enumerate();
-        places.filter_map(move |(adapter, place)| (place.0 == module).then_some(adapter))
+        self.of_modules.get(module).into_iter().flatten().copied()
     }
 
     /// The adapters of a layer.
     pub(crate) fn of_layer(&self, layer: usize) -> impl Iterator<Item = usize> + '_ {
-        let places = self.places.iter().enumerate();
-        places.filter_map(move |(adapter, place)| (place.1 == layer).then_some(adapter))
+        self.of_layers.get(layer).into_iter().flatten().copied()
     }
 
     /// Mean over the adapters of a module type.
@@ -156,6 +179,13 @@ mod tests {
         let odd = grid(&["a.1.b", "a.01.b"]);
         assert_eq!(odd.modules, ["a.1.b", "a.01.b"]);
         assert_eq!(odd.layers, [None]);
+    }
+
+    #[test]
+    fn a_grid_that_would_be_empty_is_a_list() {
+        let paths: Vec<String> = (0..200).map(|at| format!("layers.{at}.m{at}")).collect();
+        let grid = grid(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!((grid.modules.len(), grid.layers.len()), (200, 1));
     }
 
     #[test]

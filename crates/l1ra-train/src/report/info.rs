@@ -1,6 +1,6 @@
 //! [`RunInfo`]: what `run.json` says, each part of it optional.
 
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
 use serde_json::Value;
 
@@ -41,17 +41,30 @@ pub struct RunInfo {
     pub eval: Vec<(String, Value)>,
 }
 
+/// Longest `run.json` that is read; a run writes some kilobytes.
+const MAX_BYTES: u64 = 1 << 18;
+
 impl RunInfo {
     /// Reads `run.json`. A file that is not there gives an empty value; one that is no JSON, as a
     /// run that was cut off may leave it, gives an empty value and a note.
     pub(super) fn read(path: &Path, notes: &mut Vec<String>) -> Result<Self, TrainError> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
+        let file = match File::open(path) {
+            Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self::default());
             }
             Err(error) => return Err(TrainError::io(path, error)),
         };
+        let mut bytes = Vec::new();
+        let mut start = file.take(MAX_BYTES + 1);
+        let read = start.read_to_end(&mut bytes);
+        read.map_err(|error| TrainError::io(path, error))?;
+        if bytes.len() as u64 > MAX_BYTES {
+            notes.push(format!(
+                "run.json has more than {MAX_BYTES} bytes; its numbers are taken from the metrics."
+            ));
+            return Ok(Self::default());
+        }
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Self::from_value(&value)),
             Err(error) => {
@@ -90,7 +103,13 @@ fn parsed<T: serde::de::DeserializeOwned>(value: &Value) -> Option<T> {
     T::deserialize(value).ok()
 }
 
-/// Names and values of an object, nested ones as `outer inner`, in their order.
+/// Most names of one list of statistics, and the longest of them. Names of nested objects are put
+/// together, so that a deep one would have all of those above it many times over.
+const MAX_NAMES: usize = 256;
+const MAX_NAME: usize = 120;
+
+/// Names and values of an object, nested ones as `outer inner`, in their order; what lies beyond
+/// [`MAX_NAMES`] or [`MAX_NAME`] is left out.
 fn flatten(value: &Value) -> Vec<(String, Value)> {
     let mut flat = Vec::new();
     add_flat("", value, &mut flat);
@@ -98,6 +117,9 @@ fn flatten(value: &Value) -> Vec<(String, Value)> {
 }
 
 fn add_flat(name: &str, value: &Value, flat: &mut Vec<(String, Value)>) {
+    if name.len() > MAX_NAME || flat.len() == MAX_NAMES {
+        return;
+    }
     match value {
         Value::Object(object) => {
             for (key, inner) in object {

@@ -115,7 +115,8 @@ fn time(record: &RunRecord) -> Option<Fact> {
 
 fn speed(record: &RunRecord) -> Option<Fact> {
     let seconds = seconds(record)?;
-    let summed = record.steps.iter().map(|step| step.tokens).sum();
+    let tokens = record.steps.iter().map(|step| step.tokens);
+    let summed = tokens.fold(0, usize::saturating_add);
     let tokens = record.info.tokens.unwrap_or(summed);
     if tokens == 0 {
         return None;

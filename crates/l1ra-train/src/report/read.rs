@@ -10,7 +10,7 @@ use crate::{
     observe::{RunStart, StepMetrics},
     report::{
         info::RunInfo,
-        lines::{Line, read_lines},
+        lines::{Line, each_line},
         record::{Evaluation, RunRecord},
     },
 };
@@ -34,17 +34,13 @@ impl RunRecord {
         }
         let mut record = Self::default();
         let metrics = dir.join("metrics.jsonl");
-        let Some(lines) = read_lines(&metrics)? else {
+        let Some(read) = each_line(&metrics, |line| record.add_metrics(line))? else {
             return Err(data(
                 "no metrics.jsonl in it, so it is not the output folder of a run; name the folder that \
                  the run wrote to",
             ));
         };
-        record.note_cut("metrics.jsonl", lines.cut);
-        lines
-            .lines
-            .iter()
-            .try_for_each(|line| record.add_metrics(line))?;
+        record.note_cut("metrics.jsonl", read.cut);
         record.read_ranks(&dir.join("ranks.jsonl"))?;
         record.info = RunInfo::read(&dir.join("run.json"), &mut record.notes)?;
         record.recipe = read_text(&dir.join("recipe.toml"))?;
@@ -61,16 +57,20 @@ impl RunRecord {
         }
     }
 
-    fn add_metrics(&mut self, line: &Line) -> Result<(), TrainError> {
-        if line.has("eval_loss") {
-            self.evaluations
-                .push(line.parse_as::<EvalLine>("an evaluation")?.into());
-        } else if line.has("skipped") {
+    fn add_metrics(&mut self, line: &Line<'_>) -> Result<(), TrainError> {
+        if line.keys().eval_loss {
+            let evaluation: EvalLine = line.parse_as("an evaluation")?;
+            check_size(line, "step", evaluation.step, MAX_COUNT)?;
+            self.evaluations.push(evaluation.into());
+        } else if line.keys().skipped {
             let SkippedLine { step, skipped } = line.parse_as("a skipped window")?;
             let note = format!("A window of step {step} was skipped: {skipped}.");
             self.notes.push(note);
-        } else if line.has("loss") {
-            self.steps.push(line.parse_as::<StepLine>("a step")?.into());
+        } else if line.keys().loss {
+            let step: StepLine = line.parse_as("a step")?;
+            check_size(line, "step", step.step, MAX_COUNT)?;
+            check_size(line, "tokens", step.tokens, MAX_COUNT)?;
+            self.steps.push(step.into());
         } else {
             return Err(line.error("neither a step (`loss`) nor an evaluation (`eval_loss`)"));
         }
@@ -78,41 +78,78 @@ impl RunRecord {
     }
 
     fn read_ranks(&mut self, path: &Path) -> Result<(), TrainError> {
-        let Some(read) = read_lines(path)? else {
-            self.notes
-                .push("There is no ranks.jsonl, so nothing is known of ranks.".into());
-            return Ok(());
-        };
-        self.note_cut("ranks.jsonl", read.cut);
-        let Some((first, rest)) = read.lines.split_first() else {
-            return Ok(());
-        };
-        let start: RunStart = first.parse_as("the start of the run")?;
-        for line in rest {
-            if self.end.is_some() {
-                return Err(line.error("a line after the run's last one (`final`)"));
-            }
-            let (ranks, gates) = if line.has("final") {
-                let end = self.end.insert(line.parse_as("the end of the run")?);
-                (&end.ranks, &end.gates)
-            } else {
-                self.updates.push(line.parse_as("a rank update")?);
-                let Some(update) = self.updates.last() else {
-                    continue;
-                };
-                (&update.ranks, &update.gates)
-            };
-            check_length(line, "ranks", ranks.len(), start.adapters.len())?;
-            if !gates.is_empty() {
-                check_length(line, "gates", gates.len(), start.adapters.len())?;
-            }
+        match each_line(path, |line| self.add_ranks(line))? {
+            Some(read) => self.note_cut("ranks.jsonl", read.cut),
+            None => self
+                .notes
+                .push("There is no ranks.jsonl, so nothing is known of ranks.".into()),
         }
-        self.start = Some(start);
+        Ok(())
+    }
+
+    fn add_ranks(&mut self, line: &Line<'_>) -> Result<(), TrainError> {
+        let Some(start) = &self.start else {
+            let start: RunStart = line.parse_as("the start of the run")?;
+            check_start(line, &start)?;
+            self.start = Some(start);
+            return Ok(());
+        };
+        if self.end.is_some() {
+            return Err(line.error("a line after the run's last one (`final`)"));
+        }
+        let adapters = start.adapters.len();
+        let (step, ranks, gates) = if line.keys().r#final {
+            let end = self.end.insert(line.parse_as("the end of the run")?);
+            (end.step, &end.ranks, &end.gates)
+        } else {
+            self.updates.push(line.parse_as("a rank update")?);
+            let Some(update) = self.updates.last() else {
+                return Ok(());
+            };
+            (update.step, &update.ranks, &update.gates)
+        };
+        check_size(line, "step", step, MAX_COUNT)?;
+        check_length(line, "ranks", ranks.len(), adapters)?;
+        let largest = ranks.iter().copied().max().unwrap_or(0);
+        check_size(line, "ranks", largest, MAX_WIDTH)?;
+        if !gates.is_empty() {
+            check_length(line, "gates", gates.len(), adapters)?;
+        }
         Ok(())
     }
 }
 
-fn check_length(line: &Line, what: &str, seen: usize, expected: usize) -> Result<(), TrainError> {
+/// Largest rank and width of a layer: what is summed and multiplied then stays a number.
+const MAX_WIDTH: usize = 1 << 24;
+/// Most adapters; a model of a thousand layers has fewer.
+const MAX_ADAPTERS: usize = 1 << 14;
+/// Largest number of a step or of its tokens.
+const MAX_COUNT: usize = 1 << 40;
+
+fn check_start(line: &Line<'_>, start: &RunStart) -> Result<(), TrainError> {
+    check_size(line, "steps", start.steps, MAX_COUNT)?;
+    check_size(line, "adapters", start.adapters.len(), MAX_ADAPTERS)?;
+    for adapter in &start.adapters {
+        check_size(line, "rank", adapter.rank, MAX_WIDTH)?;
+        check_size(line, "d_in", adapter.d_in, MAX_WIDTH)?;
+        check_size(line, "d_out", adapter.d_out, MAX_WIDTH)?;
+    }
+    Ok(())
+}
+
+fn check_size(line: &Line<'_>, what: &str, seen: usize, most: usize) -> Result<(), TrainError> {
+    if seen <= most {
+        return Ok(());
+    }
+    Err(line.error(&format!("`{what}` is {seen}; at most {most} is possible")))
+}
+
+fn check_length(
+    line: &Line<'_>,
+    what: &str,
+    seen: usize,
+    expected: usize,
+) -> Result<(), TrainError> {
     if seen == expected {
         return Ok(());
     }

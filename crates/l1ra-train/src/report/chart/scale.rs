@@ -43,10 +43,15 @@ fn round_step(least: f64) -> f64 {
     step.unwrap_or(least)
 }
 
-/// The multiples of `step` from `low` to `high`.
+/// The multiples of `step` from `low` to `high`; none where they are too many, as with a step that
+/// is too small for a number.
 fn multiples(low: f64, high: f64, step: f64) -> Vec<f64> {
+    const MOST: u64 = 100;
     let first = (low / step - 1e-9).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
+    if first > last || last.abs_diff(first) > MOST {
+        return Vec::new();
+    }
     (first..=last)
         .map(|multiple| multiple as f64 * step)
         .collect()
@@ -155,6 +160,7 @@ mod tests {
         );
         assert_eq!(names(0.0, 2.0, true), ["0", "1", "2"]);
         assert_eq!(names(7.2, 7.2, false), ["7"]);
+        assert!(names(-2e-324, 3e-323, false).len() < 10);
     }
 
     #[test]
