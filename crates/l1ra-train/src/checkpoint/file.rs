@@ -14,6 +14,7 @@ use std::{
 
 use l1ra_core::{
     TrainingState,
+    allocation::RankChange,
     files::replace_whole,
     state::{AdapterState, PARTS, ParameterState, StateTensor},
     walk::AdapterData,
@@ -197,11 +198,12 @@ impl Checkpoint {
         let count = state.adapters.len();
         for update in &header.updates {
             let plan = &update.plan;
-            let fits = plan.changes.len() == count
-                && plan
-                    .changes
-                    .iter()
-                    .all(|change| change.pruned.len() <= change.before);
+            let is_possible = |change: &RankChange| {
+                let kept = change.before.checked_sub(change.pruned.len());
+                kept.and_then(|kept| kept.checked_add(change.added))
+                    .is_some()
+            };
+            let fits = plan.changes.len() == count && plan.changes.iter().all(is_possible);
             if !fits {
                 return Err(Flaw(format!(
                     "its rank update after step {} is not of its {count} adapters",

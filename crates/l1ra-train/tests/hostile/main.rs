@@ -18,6 +18,7 @@
 )]
 
 mod adapter;
+mod checkpoint;
 mod config;
 mod damage;
 mod data;
@@ -46,6 +47,7 @@ static ALLOCATOR: memory::Counting = memory::Counting;
 #[ignore = "writes files that are in the repository"]
 fn fuzz_seeds() {
     adapter::fuzz_seeds();
+    checkpoint::fuzz_seeds();
     safetensors::fuzz_seeds();
     #[cfg(feature = "parquet")]
     parquet::fuzz_seeds();
