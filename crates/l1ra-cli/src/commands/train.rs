@@ -36,7 +36,8 @@ pub(crate) fn train(args: &TrainArgs, output: &Output) -> Result<()> {
         output.say(format!("goes on   from {}", found.file.display()));
         job = job.resume(found).map_err(|error| file.explain(error))?;
     }
-    let plan = job.plan(true)?;
+    // A run that goes on has shown its pace.
+    let plan = job.plan(job.steps_done() == 0)?;
     output.say(plan.to_string());
     check_memory(&plan, args.force, output)?;
     job.stop = signals::stop_signal(*output)?;

@@ -75,10 +75,10 @@ fn mistakes() {
     }
     assert_snapshot!(said.join("\n\n"), @r#"
     --resume nowhere
-    error: nowhere/checkpoints: holds no checkpoint to go on from
+    error: nowhere/checkpoints: holds no checkpoint to go on from; train without --resume, or name another folder
 
     recipe.toml --output elsewhere --resume
-    error: elsewhere/checkpoints: holds no checkpoint to go on from
+    error: elsewhere/checkpoints: holds no checkpoint to go on from; train without --resume, or name another folder
 
     --resume recipe.toml
     error: --resume recipe.toml: is a recipe; say `l1ra train recipe.toml --resume`

@@ -39,6 +39,10 @@ impl CheckpointFolder {
     /// # Errors
     /// When the folder cannot be read; one that is not there has none.
     pub fn list(&self) -> Result<Vec<(usize, PathBuf)>, TrainError> {
+        self.named(".safetensors")
+    }
+
+    fn named(&self, ending: &str) -> Result<Vec<(usize, PathBuf)>, TrainError> {
         let failed = |error| TrainError::io(&self.path, error);
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
@@ -50,7 +54,7 @@ impl CheckpointFolder {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().and_then(|name| name.to_str());
             let step = name
-                .and_then(|name| name.strip_prefix("step-")?.strip_suffix(".safetensors"))
+                .and_then(|name| name.strip_prefix("step-")?.strip_suffix(ending))
                 .and_then(|step| step.parse().ok());
             found.extend(step.map(|step| (step, path)));
         }
@@ -125,13 +129,13 @@ impl CheckpointFolder {
         for (_, path) in all[..old].iter().filter(|(step, _)| Some(*step) != best) {
             remove(path)?;
         }
-        for (_, path) in &all {
-            let beside = l1ra_core::files::beside(path);
-            if beside.exists() {
-                remove(&beside)?;
-            }
-        }
-        Ok(())
+        self.remove_halves()
+    }
+
+    /// Removes what a process that died was about to write.
+    fn remove_halves(&self) -> Result<(), TrainError> {
+        let halves = self.named(".safetensors.tmp")?;
+        halves.iter().try_for_each(|(_, path)| remove(path))
     }
 
     /// Removes every checkpoint: another run begins in this folder.
@@ -139,7 +143,8 @@ impl CheckpointFolder {
     /// # Errors
     /// When one cannot be removed.
     pub fn clear(&self) -> Result<(), TrainError> {
-        self.list()?.iter().try_for_each(|(_, path)| remove(path))
+        self.list()?.iter().try_for_each(|(_, path)| remove(path))?;
+        self.remove_halves()
     }
 
     /// Removes the checkpoints after `step`: the run goes on from there another time.
