@@ -31,13 +31,16 @@ use tempfile::TempDir;
 
 /// Resident memory after every step, and open files and threads after some.
 #[derive(Clone, Default)]
-struct Held(Arc<Mutex<(Vec<u64>, Vec<[usize; 2]>)>>);
+struct Held(Arc<Mutex<Lists>>);
+
+/// Bytes; open files and threads.
+type Lists = (Vec<u64>, Vec<[usize; 2]>);
 
 impl Observer for Held {
     fn step(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
         let mut held = self.0.lock().unwrap();
         held.0.push(metrics.resident_bytes);
-        if metrics.step % 100 == 0 {
+        if metrics.step.is_multiple_of(100) {
             let count = |folder| fs::read_dir(folder).unwrap().count();
             held.1
                 .push([count("/proc/self/fd"), count("/proc/self/task")]);

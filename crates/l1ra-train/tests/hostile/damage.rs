@@ -337,8 +337,8 @@ fn lengthen(bytes: &mut Vec<u8>, dice: &mut Dice) {
 
 fn break_utf8(bytes: &mut Vec<u8>, dice: &mut Dice) {
     let at = place(bytes, dice);
-    let broken: &[u8] = *dice.pick(&[
-        b"\xff".as_slice(),
+    let kinds: [&[u8]; 8] = [
+        b"\xff",
         b"\xc0\x80",
         b"\xed\xa0\x80",
         b"\xf4\x90\x80\x80",
@@ -346,6 +346,7 @@ fn break_utf8(bytes: &mut Vec<u8>, dice: &mut Dice) {
         b"\0",
         b"\xef\xbb\xbf",
         "\u{feff}\u{202e}".as_bytes(),
-    ]);
+    ];
+    let broken = *dice.pick(&kinds);
     insert(bytes, at, broken);
 }

@@ -140,7 +140,7 @@ fn crafted() -> Crafted {
             ),
             (
                 "many adapters without a layer",
-                ranks(&names(12_000, &|at| format!("m{}x", at)), 1, 8),
+                ranks(&names(12_000, &|at| format!("m{at}x")), 1, 8),
             ),
             (
                 "adapters of one name",
