@@ -126,23 +126,22 @@ impl<'a> RunInput<'a> {
             resume: None,
         }
     }
+}
 
-    /// What a checkpoint of this run is known by.
-    ///
-    /// # Errors
-    /// Never for options that were read from somewhere.
-    pub fn identity(&self, options: &TrainOptions) -> Result<Identity, TrainError> {
-        let KnownBy { settings, model } = self.known_by.clone();
-        Ok(Identity {
-            settings: match settings {
-                serde_json::Value::Null => serde_json::to_value(options)
-                    .map_err(|error| TrainError::io(self.output, error.into()))?,
-                settings => settings,
-            },
-            model,
-            train: data_mark(&self.train, self.packing.as_ref()),
-            eval: data_mark(&self.eval, None),
-        })
+impl KnownBy {
+    /// What a checkpoint of a run on these data is known by.
+    pub(crate) fn identity(
+        &self,
+        train: &[Sample],
+        packing: Option<&Packing>,
+        eval: &[Sample],
+    ) -> Identity {
+        Identity {
+            settings: self.settings.clone(),
+            model: self.model.clone(),
+            train: data_mark(train, packing),
+            eval: data_mark(eval, None),
+        }
     }
 }
 
@@ -169,7 +168,12 @@ pub fn finetune(
 ) -> Result<(CausalLm, RunReport), TrainError> {
     options.validate()?;
     check_rows(&input)?;
-    let identity = input.identity(options)?;
+    let mut known_by = input.known_by;
+    if known_by.settings.is_null() {
+        known_by.settings = serde_json::to_value(options)
+            .map_err(|error| TrainError::io(input.output, error.into()))?;
+    }
+    let identity = known_by.identity(&input.train, input.packing.as_ref(), &input.eval);
     let folder = CheckpointFolder::of_run(input.output);
     let resume = input.resume.as_deref();
     if let Some(checkpoint) = resume {

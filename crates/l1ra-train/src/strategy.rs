@@ -261,11 +261,8 @@ impl StepStrategy {
         step: usize,
     ) -> Result<StepMetrics, TrainError>
     where
-        M: LearnerModel
-            + TrainStep<Input = TokenBatch, Output = LossOutput>
-            + InferenceStep<Input = TokenBatch, Output = LossOutput>,
+        M: LearnerModel + TrainStep<Input = TokenBatch, Output = LossOutput>,
     {
-        let stopped = |detail: String| TrainError::Stopped { step, detail };
         loop {
             let window = self.window(learner, batches, step)?;
             let model = learner.model();
@@ -291,31 +288,27 @@ impl StepStrategy {
             let flaw = flaw(loss, grad_norm, &model, &grads, &window.samples);
             drop((model, grads));
             let skipped = self.progress(|progress| progress.skipped);
-            match self.not_finite {
+            let remedy = match self.not_finite {
                 NotFinite::Skip if skipped < self.max_skipped => {
                     self.tell(|observer| observer.skipped(step, &flaw))?;
                     self.progress(|progress| {
                         progress.skipped += 1;
                         progress.batches += self.accumulation;
                     });
+                    continue;
                 }
-                NotFinite::Skip => {
-                    let detail = format!(
-                        "{flaw}; train.max_skipped = {} windows were skipped before",
-                        self.max_skipped
-                    );
-                    self.save_again(learner)?;
-                    return Err(stopped(detail));
-                }
-                NotFinite::Stop => {
-                    // No step was taken: the state is the last good one.
-                    self.save_again(learner)?;
-                    return Err(stopped(format!(
-                        "{flaw}; try a lower learning rate or a longer warm-up, or \
-                         train.not_finite = \"skip\" to leave such windows out"
-                    )));
-                }
-            }
+                NotFinite::Skip => format!(
+                    "train.max_skipped = {} windows were skipped before",
+                    self.max_skipped
+                ),
+                NotFinite::Stop => "try a lower learning rate or a longer warm-up, or \
+                     train.not_finite = \"skip\" to leave such windows out"
+                    .into(),
+            };
+            // No step was taken: the state is the last good one.
+            self.save_again(learner)?;
+            let detail = format!("{flaw}; {remedy}");
+            return Err(TrainError::Stopped { step, detail });
         }
     }
 
@@ -401,32 +394,24 @@ impl StepStrategy {
         Err(TrainError::Interrupted {
             step,
             steps: self.steps,
-            checkpoint: match step {
-                0 => None,
-                _ => self.save_again(learner)?,
-            },
+            checkpoint: self.save_again(learner)?,
             reason,
         })
     }
 
-    /// Saves the run unless its state is saved already.
+    /// Saves the run unless its state is saved already, or is its beginning.
     fn save_again<M>(&self, learner: &mut Learner<M>) -> Result<Option<PathBuf>, TrainError>
     where
         M: LearnerModel + TrainStep,
     {
         let step = self.progress(|progress| progress.step);
-        let Some(saver) = &self.saver else {
-            return Ok(None);
-        };
-        // Written in this run or the run's own beginning; a file of another run is never there.
-        let there = saver.folder.file(step);
-        if step == 0 {
-            return Ok(None);
+        // Files of other runs, and of later steps, were removed when this one began.
+        let there = self.saver.as_ref().map(|saver| saver.folder.file(step));
+        match there {
+            _ if step == 0 => Ok(None),
+            Some(there) if there.is_file() => Ok(Some(there)),
+            _ => self.save(learner),
         }
-        if there.is_file() {
-            return Ok(Some(there));
-        }
-        self.save(learner)
     }
 
     fn save<M>(&self, learner: &mut Learner<M>) -> Result<Option<PathBuf>, TrainError>
@@ -484,16 +469,11 @@ fn flaw<M: Module>(
     grads: &GradientsParams,
     samples: &[(Vec<u32>, bool)],
 ) -> String {
-    let bad = samples.iter().filter(|(_, finite)| !finite);
-    let bad: Vec<u32> = bad
+    let known = samples.iter().any(|(_, finite)| !finite);
+    let suspects = samples.iter().filter(|(_, finite)| !known || !finite);
+    let named: Vec<u32> = suspects
         .flat_map(|(samples, _)| samples.iter().copied())
         .collect();
-    let all = || {
-        samples
-            .iter()
-            .flat_map(|(samples, _)| samples.iter().copied())
-    };
-    let named: Vec<u32> = if bad.is_empty() { all().collect() } else { bad };
     let shown: Vec<String> = named.iter().take(16).map(u32::to_string).collect();
     let more = match named.len().saturating_sub(shown.len()) {
         0 => String::new(),

@@ -2,9 +2,10 @@
 //! good state saved, or skips the window.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod tiny;
+
 use std::{
     fs,
-    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -24,7 +25,6 @@ use l1ra_core::{
     optim::adapter_optimizer,
     walk::{self, AdapterData, AdapterView},
 };
-use l1ra_models::{ModelConfig, weights};
 use l1ra_train::{
     FineTune, RankCallback, StepStrategy, TrainError, TrainOptions,
     checkpoint::{CheckpointFolder, Identity},
@@ -154,13 +154,9 @@ impl Observer for Skips {
 }
 
 fn run(options: &TrainOptions, fault: Fault) -> Ran {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-llama");
-    let config = ModelConfig::from_file(&fixture.join("config.json")).unwrap();
-    let files = weights::SafetensorsFiles::open(&fixture).unwrap();
     let device = Device::flex();
     let training = device.clone().autodiff();
-    let model = weights::build_model(&files, &config, weights::Storage::F32, &device).unwrap();
-    let mut model = model.fork(&training).no_grad();
+    let mut model = tiny::model().fork(&training).no_grad();
     attach_adapters(&mut model, &options.adapters, &training).unwrap();
     let (steps, warmup) = (options.steps, options.warmup_steps);
     let allocator =

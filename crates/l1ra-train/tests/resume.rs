@@ -1,15 +1,16 @@
 //! A run that is interrupted and gone on with is the run that was not, to the bit.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod tiny;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use burn::tensor::Device;
 use l1ra_core::{BudgetUnit, L1raConfig, Policy};
-use l1ra_models::{CausalLm, ModelConfig, weights};
+
 use l1ra_train::{
     Checkpoint, RunReport, StopSignal, TrainError, TrainOptions,
     checkpoint::{CheckpointFolder, CheckpointOptions, Found},
@@ -24,19 +25,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// Dropout draws from the device's one generator, which runs at the same time would share.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn model() -> CausalLm {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-llama");
-    let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
-    let files = weights::SafetensorsFiles::open(&dir).unwrap();
-    weights::build_model(&files, &config, weights::Storage::F32, &Device::flex()).unwrap()
-}
+use tiny::{alone, model};
 
 fn rows(seed: u64, count: usize) -> Vec<Sample> {
     let mut draw = ChaCha8Rng::seed_from_u64(seed);

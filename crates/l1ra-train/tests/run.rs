@@ -2,10 +2,12 @@
 //! adapter that gives the trained model's logits, and stops with the step where a number is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod tiny;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use burn::{
@@ -19,7 +21,7 @@ use l1ra_core::{
     peft::{install_adapters, load_adapter},
     walk,
 };
-use l1ra_models::{CausalLm, ModelConfig, weights};
+use l1ra_models::CausalLm;
 use l1ra_train::{
     FineTune, RankCallback, RunReport, StepStrategy, TrainError, TrainOptions,
     data::{Sample, loader},
@@ -35,19 +37,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// Dropout draws from the device's one generator, which runs at the same time would share.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn model() -> CausalLm {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-llama");
-    let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
-    let files = weights::SafetensorsFiles::open(&dir).unwrap();
-    weights::build_model(&files, &config, weights::Storage::F32, &Device::flex()).unwrap()
-}
+use tiny::{alone, model};
 
 /// A row of `length` tokens whose last `targets` are targets.
 fn row(draw: &mut ChaCha8Rng, length: usize, targets: usize) -> Sample {

@@ -10,15 +10,15 @@
 )]
 #![cfg(target_os = "linux")]
 
+mod tiny;
+
 use std::{
     env, fs,
-    path::Path,
     sync::{Arc, Mutex},
 };
 
 use burn::tensor::Device;
 use l1ra_core::L1raConfig;
-use l1ra_models::{ModelConfig, weights};
 use l1ra_train::{
     TrainError, TrainOptions,
     checkpoint::CheckpointOptions,
@@ -60,11 +60,7 @@ fn a_long_run_does_not_grow() {
     l1ra_train::memory::keep_freed_memory();
     let steps = env::var("L1RA_SOAK_STEPS").ok();
     let steps: usize = steps.map_or(2000, |steps| steps.parse().unwrap());
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-llama");
-    let config = ModelConfig::from_file(&fixture.join("config.json")).unwrap();
-    let files = weights::SafetensorsFiles::open(&fixture).unwrap();
     let device = Device::flex();
-    let model = weights::build_model(&files, &config, weights::Storage::F32, &device).unwrap();
     let sample = |index: u32| Sample {
         ids: (0..8 + index % 9)
             .map(|place| 3 + (index * 31 + place * 7) % 250)
@@ -92,7 +88,7 @@ fn a_long_run_does_not_grow() {
     };
     let dir = TempDir::new().unwrap();
     let input = RunInput::new(
-        model,
+        tiny::model(),
         "tiny-llama",
         samples(64),
         samples(8),

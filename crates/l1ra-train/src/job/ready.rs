@@ -18,7 +18,7 @@ use l1ra_models::{
 };
 
 use crate::{
-    checkpoint::{CHECKPOINT_FOLDER, CheckpointFolder, Found, Identity, check_resume, data_mark},
+    checkpoint::{CHECKPOINT_FOLDER, CheckpointFolder, Found, check_resume},
     data::{DataProgress, PreparedData, prepare_data},
     error::TrainError,
     job::{Plan, RunSummary, SUMMARY_FILE},
@@ -50,6 +50,8 @@ pub struct Job {
     /// Asks the run to stop after its step, saved.
     pub stop: StopSignal,
     resume: Option<Found>,
+    /// Made once: it reads the model's files from end to end.
+    known_by: Option<KnownBy>,
 }
 
 /// What a job leaves behind.
@@ -122,6 +124,7 @@ impl Job {
             device,
             stop: StopSignal::default(),
             resume: None,
+            known_by: None,
         })
     }
 
@@ -139,10 +142,12 @@ impl Job {
             let seen = self.recipe.output.display();
             return Err(TrainError::option("output", seen, expected));
         }
-        let known_by = self.known_by()?;
-        check_resume(&found.checkpoint, &self.identity(known_by), &self.options)
+        let (known_by, data) = (self.known_by()?, &self.data);
+        let identity = known_by.identity(&data.train, data.packing.as_ref(), &data.eval);
+        check_resume(&found.checkpoint, &identity, &self.options)
             .map_err(|what| what.in_file(&found.file))?;
         self.resume = Some(found);
+        self.known_by = Some(known_by);
         Ok(self)
     }
 
@@ -158,15 +163,6 @@ impl Job {
                 .map_err(|error| TrainError::recipe(RECIPE_FILE, error.to_string()))?,
             model: self.model.checksum()?,
         })
-    }
-
-    fn identity(&self, known_by: KnownBy) -> Identity {
-        Identity {
-            settings: known_by.settings,
-            model: known_by.model,
-            train: data_mark(&self.data.train, self.data.packing.as_ref()),
-            eval: data_mark(&self.data.eval, None),
-        }
     }
 
     /// What the job would do: sizes, steps, updates, data, memory, and with `with_time` the time of
@@ -195,7 +191,10 @@ impl Job {
         let output = self.recipe.output.clone();
         std::fs::create_dir_all(&output).map_err(|error| TrainError::io(&output, error))?;
         let _lock = RunLock::take(&output)?;
-        let known_by = self.known_by()?;
+        let known_by = match self.known_by.take() {
+            Some(known_by) => known_by,
+            None => self.known_by()?,
+        };
         if self.resume.is_none() {
             CheckpointFolder::of_run(&output).clear()?;
         }
