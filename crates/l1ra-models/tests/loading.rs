@@ -486,7 +486,10 @@ fn wrong_shards_are_told() {
         );
     }
     insta::assert_snapshot!(indexed(json!({"weight_map": {"a": 1}})), @"[DIR]/model.safetensors.index.json: tensor `a` is in 1; expected the name of a file beside it");
-    insta::assert_snapshot!(indexed(json!({"weight_map": []})), @"[DIR]/model.safetensors.index.json: is no list of shards: `weight_map`: invalid type: sequence, expected a map at line 1 column 14");
+    // The column depends on how serde_json was built.
+    let list = indexed(json!({"weight_map": []}));
+    let (list, _) = list.split_once(" at line 1 column ").unwrap();
+    insta::assert_snapshot!(list, @"[DIR]/model.safetensors.index.json: is no list of shards: `weight_map`: invalid type: sequence, expected a map");
     insta::assert_snapshot!(indexed(json!({"weight_map": {}})), @"[DIR]/model.safetensors.index.json: its `weight_map` is empty; expected a file name for every tensor");
     let dir = sharded();
     std::fs::write(dir.path().join("model.safetensors.index.json"), "{").unwrap();

@@ -75,6 +75,14 @@ impl Bounded {
     }
 }
 
+/// A list or object that is to be written as a text, checked beforehand.
+pub(super) fn check_text(value: &Value) -> Result<(), Error> {
+    match value.as_object() {
+        None => Ok(()),
+        Some(_) => Bounded::new(MAX_TEXT).measure(value).map(|_| ()),
+    }
+}
+
 pub(super) fn too_long() -> Error {
     let detail = format!("a list or object is longer than {MAX_TEXT} bytes as a text");
     Error::new(ErrorKind::InvalidOperation, detail)

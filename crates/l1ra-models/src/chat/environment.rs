@@ -4,10 +4,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use minijinja::{Environment, Error, ErrorKind, Value, escape_formatter, syntax::SyntaxConfig};
+use minijinja::{Environment, Error, ErrorKind, Value, escape_formatter};
 
 use crate::chat::{
     bounded::{Bounded, MAX_TEXT},
+    engine::add_text_filters,
     json::tojson,
     methods::{join_filter, python_method},
     strftime::strftime,
@@ -15,18 +16,8 @@ use crate::chat::{
 
 /// The environment, with `fuel` for the template's work: an instruction costs 1, and so do 64 bytes
 /// of the texts and lists that it makes, so that no file can make it loop or fill memory for ever.
-///
-/// One hole is minijinja's own and cannot be closed from here: `~` writes a list as a text before it
-/// counts its bytes, and a list may hold one long text many times.
 pub(super) fn environment(fuel: u64) -> Environment<'static> {
     let mut environment = Environment::new();
-    if let Ok(syntax) = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .build()
-    {
-        environment.set_syntax(syntax);
-    }
     environment.set_fuel(Some(fuel));
     // Lists are bounded as they are written: their bytes are counted only afterwards.
     environment.set_formatter(|out, state, value| match value.as_object() {
@@ -40,6 +31,7 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         },
     );
+    add_text_filters(&mut environment);
     environment.add_filter("tojson", tojson);
     environment.add_filter("join", join_filter);
     // None cannot be iterated in Python; templates ask this of tools.

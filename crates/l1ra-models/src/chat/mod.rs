@@ -1,6 +1,7 @@
 //! Chat: the model's own template, rendered as transformers renders it, and conversations.
 
 mod bounded;
+mod engine;
 mod environment;
 mod json;
 mod message;

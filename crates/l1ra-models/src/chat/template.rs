@@ -1,12 +1,18 @@
 //! [`ChatTemplate`]: the model's own Jinja.
 
-use std::{collections::BTreeMap, path::Path, thread};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use minijinja::{Error, ErrorKind, Value, context, value::Serde};
 use serde_json::Value as Json;
 
 use crate::{
-    chat::{Message, environment::environment, tags},
+    chat::{Message, engine, environment::environment, tags},
     error::ModelError,
     json,
     tokenizer::{TextTokenizer, read_json, token_text},
@@ -21,6 +27,8 @@ const STACK_OF_BYTE: usize = 1 << 10;
 const FUEL: u64 = 500_000;
 /// What a message adds to it, and besides every byte of it 1.
 const FUEL_OF_MESSAGE: u64 = 5_000;
+/// Time for a conversation; published templates take milliseconds.
+const LIMIT: Duration = Duration::from_secs(20);
 /// Stack for a unit of fuel. minijinja drops and writes lists within lists by recursion, without a
 /// bound of its own, and a list around another costs 1.5.
 const STACK_OF_FUEL: u64 = 512;
@@ -67,9 +75,11 @@ impl ChatTemplate {
             return Err(ModelError::Template(detail));
         }
         let prepared = tags::replace(source).into_owned();
-        let parse = || match environment(0).template_from_str(&prepared) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(ModelError::Template(describe(&error))),
+        let copy = prepared.clone();
+        let parse = move || {
+            engine::compile(&copy)
+                .map(|_| ())
+                .map_err(|error| told(&error))
         };
         on_stack((1 << 20) + prepared.len() * STACK_OF_BYTE, parse)?;
         Ok(Self {
@@ -154,48 +164,57 @@ impl ChatTemplate {
         let bytes: usize = messages.iter().map(|m| m.content.len()).sum();
         let fuel = FUEL + FUEL_OF_MESSAGE * messages.len() as u64 + bytes as u64;
         let stack = usize::try_from(fuel * STACK_OF_FUEL).unwrap_or(usize::MAX / 4);
-        on_stack(stack, || {
-            self.render_with(fuel, messages, add_generation_prompt)
+        let (prepared, messages) = (self.prepared.clone(), messages.to_vec());
+        let tokens = self.tokens.clone();
+        on_stack(stack, move || {
+            let root = context! {
+                messages => Value::from(Serde(messages)),
+                add_generation_prompt,
+                // There, and none, as transformers passes them where nobody gave any.
+                tools => (),
+                documents => (),
+                ..Value::from(Serde(tokens))
+            };
+            let template = engine::compile(&prepared).map_err(|error| told(&error))?;
+            engine::render(&environment(fuel), &template, root).map_err(|error| told(&error))
         })
-    }
-
-    fn render_with(
-        &self,
-        fuel: u64,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<String, ModelError> {
-        environment(fuel)
-            .render_str(
-                &self.prepared,
-                context! {
-                    messages => Value::from(Serde(messages)),
-                    add_generation_prompt,
-                    // There, and none, as transformers passes them where nobody gave any.
-                    tools => (),
-                    documents => (),
-                    ..Value::from(Serde(&self.tokens))
-                },
-            )
-            .map_err(|error| ModelError::Template(describe(&error)))
     }
 }
 
+fn told(error: &Error) -> ModelError {
+    ModelError::Template(describe(error))
+}
+
 /// Does `work` in a thread with a stack of that many bytes, which take no memory until they are used.
-fn on_stack<T: Send>(
+///
+/// Fuel bounds the work but for a few things that minijinja does not count, such as the comparison of
+/// lists that hold one list many times. So there is a limit in time as well; a thread that reaches it
+/// is left to itself.
+fn on_stack<T: Send + 'static>(
     stack: usize,
-    work: impl FnOnce() -> Result<T, ModelError> + Send,
+    work: impl FnOnce() -> Result<T, ModelError> + Send + 'static,
 ) -> Result<T, ModelError> {
-    let done = thread::scope(|scope| -> std::io::Result<_> {
-        let builder = thread::Builder::new().name("template".into());
-        let thread = builder.stack_size(stack).spawn_scoped(scope, work)?;
-        // The engine panics at a few sums.
-        let gave_up = |_| Err(ModelError::Template("the engine gave up on it".into()));
-        Ok(thread.join().unwrap_or_else(gave_up))
+    let (answer, done) = mpsc::channel();
+    let builder = thread::Builder::new().name("template".into());
+    let started = builder.stack_size(stack).spawn(move || {
+        // Nobody listens any more where the time is over.
+        let _ = answer.send(work());
     });
-    done.unwrap_or_else(|error| {
+    if let Err(error) = started {
         let detail = format!("no stack of {stack} bytes for it: {error}");
-        Err(ModelError::Template(detail))
+        return Err(ModelError::Template(detail));
+    }
+    done.recv_timeout(LIMIT).unwrap_or_else(|error| {
+        Err(ModelError::Template(match error {
+            // The engine panics at a few sums.
+            RecvTimeoutError::Disconnected => "the engine gave up on it".into(),
+            RecvTimeoutError::Timeout => {
+                format!(
+                    "it is not done after {} s; is there a loop?",
+                    LIMIT.as_secs()
+                )
+            }
+        }))
     })
 }
 
@@ -311,6 +330,10 @@ mod tests {
             format!("{twice}{{{{ n.a }}}}"),
             format!("{twice}{{{{ n.a|tojson }}}}"),
             format!("{twice}{{{{ n.a|tojson(sort_keys=true) }}}}"),
+            format!("{twice}{{{{ n.a ~ '' }}}}"),
+            format!("{twice}{{{{ n.a|string }}}}"),
+            format!("{twice}{{{{ n.a|upper }}}}"),
+            format!("{twice}{{{{ [n.a]|map('upper')|list }}}}"),
             nest.into(),
             "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".into(),
             "{% macro m(a) %}{% call m(a) %}{{ caller() }}{% endcall %}{% endmacro %}{{ m(1) }}"
