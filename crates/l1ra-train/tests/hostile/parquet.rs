@@ -13,7 +13,7 @@ use l1ra_train::data::read_sources;
 use crate::{
     damage::Shell,
     data::options,
-    format::{Format, Outcome, Seed, run, write_fuzz_seed},
+    format::{Format, Outcome, Seed, run, run_crafted, write_fuzz_seed},
 };
 
 fn load(dir: &Path) -> Outcome {
@@ -61,6 +61,33 @@ fn format() -> Format {
 #[test]
 fn parquet() {
     run(format);
+}
+
+/// What fuzzing found, and a list of the same kind in a page header.
+#[test]
+fn parquet_crafted() {
+    let seed = |bytes: &[u8]| Seed::new(Shell::Binary, "data.parquet", bytes);
+    let mut page = file(Compression::UNCOMPRESSED);
+    // The first page begins after `PAR1` with its type; a field that no one knows takes its place.
+    page.splice(4..12, [0x49, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07, 0x00]);
+    run_crafted(|| {
+        let crafted = vec![
+            (
+                "a list in the footer",
+                seed(include_bytes!("found/endless-list.parquet")),
+            ),
+            (
+                "a list in the footer that only the library sees",
+                seed(include_bytes!("found/endless-list-misread.parquet")),
+            ),
+            (
+                "a column before the file",
+                seed(include_bytes!("found/column-before-file.parquet")),
+            ),
+            ("a list in a page header", seed(&page)),
+        ];
+        (format(), crafted)
+    });
 }
 
 pub(crate) fn fuzz_seeds() {

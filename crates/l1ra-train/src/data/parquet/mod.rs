@@ -1,9 +1,14 @@
 //! Parquet files as JSON values, some rows at a time.
 
+mod thrift;
+
 use std::{
-    fs::File,
+    fs::{self, File},
     panic::{self, AssertUnwindSafe},
     path::Path,
+    sync::mpsc::{self, RecvTimeoutError, SyncSender},
+    thread,
+    time::Duration,
 };
 
 use parquet::{
@@ -15,18 +20,60 @@ use serde_json::{Map, Value};
 
 use crate::error::TrainError;
 
+/// Time for a batch of rows of the smallest file, and for each byte of a file besides. Reading takes
+/// less than a hundredth of it.
+const LIMIT: Duration = Duration::from_secs(4);
+const LIMIT_OF_BYTE: Duration = Duration::from_micros(1);
+
 /// Hands the rows of a Parquet file to `take` as objects, `size` at a time: texts, numbers, lists and
 /// structures of them. Anything else, a date say, is the text that Parquet makes of it.
 ///
 /// Rows that are all null need next to no bytes: a file may say that it has any number of them, so
-/// they are never all in memory.
+/// they are never all in memory. And a few bytes may keep the library busy for years, where
+/// [`thrift`] does not see it: so it reads in a thread, which is left to itself when its time is over.
 pub(super) fn each_batch(
     path: &Path,
     size: usize,
     mut take: impl FnMut(Vec<Value>) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
-    let file = File::open(path).map_err(|error| TrainError::io(path, error))?;
+    let failed = |error| TrainError::io(path, error);
+    let bytes = fs::metadata(path).map_err(failed)?.len();
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let limit = LIMIT + LIMIT_OF_BYTE.saturating_mul(bytes);
+    let (batches, read) = mpsc::sync_channel(1);
+    let place = path.to_path_buf();
+    let reader = thread::Builder::new().name("parquet".into());
+    let reader = reader.spawn(move || {
+        let sent = send_batches(&place, size, &batches);
+        if let Err(error) = sent {
+            let _ = batches.send(Err(error)); // Nobody listens any more where an error came before.
+        }
+    });
+    reader.map_err(failed)?;
+    loop {
+        match read.recv_timeout(limit) {
+            Ok(batch) => take(batch?)?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {
+                let why = format!("{size} rows are not read after {} s", limit.as_secs());
+                return Err(unreadable(path, &why));
+            }
+        }
+    }
+}
+
+/// Reads on until the end, an error, or nobody listens.
+fn send_batches(
+    path: &Path,
+    size: usize,
+    batches: &SyncSender<Result<Vec<Value>, TrainError>>,
+) -> Result<(), TrainError> {
+    let open = || File::open(path).map_err(|error| TrainError::io(path, error));
+    let wrong = |why: String| unreadable(path, &why);
+    let mut file = open()?;
+    thrift::check_footer(&mut file).map_err(wrong)?;
     let reader = guarded(path, || SerializedFileReader::new(file))?;
+    thrift::check_pages(&mut open()?, reader.metadata()).map_err(wrong)?;
     let mut rows = guarded(path, || reader.get_row_iter(None))?;
     loop {
         let batch = || {
@@ -36,10 +83,9 @@ pub(super) fn each_batch(
                 .collect()
         };
         let batch: Vec<Value> = guarded(path, batch)?;
-        if batch.is_empty() {
+        if batch.is_empty() || batches.send(Ok(batch)).is_err() {
             return Ok(());
         }
-        take(batch)?;
     }
 }
 
@@ -48,13 +94,16 @@ fn guarded<T>(
     path: &Path,
     read: impl FnOnce() -> Result<T, ParquetError>,
 ) -> Result<T, TrainError> {
-    let wrong = |why: String| TrainError::Data {
+    match panic::catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(|error| unreadable(path, &error.to_string())),
+        Err(_) => Err(unreadable(path, "its parts do not fit together")),
+    }
+}
+
+fn unreadable(path: &Path, why: &str) -> TrainError {
+    TrainError::Data {
         path: path.into(),
         detail: format!("is no Parquet file that can be read: {why}"),
-    };
-    match panic::catch_unwind(AssertUnwindSafe(read)) {
-        Ok(read) => read.map_err(|error| wrong(error.to_string())),
-        Err(_) => Err(wrong("its parts do not fit together".into())),
     }
 }
 
