@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Say what a model, adapter or data file holds
     Inspect(InspectArgs),
+    /// List the devices of this build and what they can do
+    Devices,
     /// Measure a training step, a forward or generation on random tokens
     Bench(BenchArgs),
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use l1ra_core::device::Device;
 use l1ra_core::{
-    parse_device,
+    open_device,
     peft::{AdapterSet, install_adapters, load_adapter},
 };
 use l1ra_models::{
@@ -36,7 +36,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) fn new(args: &ModelArgs, output: Output) -> Result<Self> {
-        let device = parse_device(&args.device)?;
+        let device = open_device(&args.device)?;
         let adapter = args.adapter.as_deref().map(load_adapter).transpose()?;
         let mut files = ModelFiles::open(&model_path(&args.model, output)?)?;
         files.check()?;

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => commands::plan(args, &output),
         Command::Report(args) => commands::report(args, &output),
         Command::Inspect(args) => commands::inspect(args, &output),
+        Command::Devices => commands::devices(&output),
         Command::Bench(args) => commands::bench(args, &output),
     };
     match result {

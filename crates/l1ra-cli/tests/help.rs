@@ -6,8 +6,8 @@ mod support;
 use insta::assert_snapshot;
 use support::Place;
 
-const COMMANDS: [&str; 9] = [
-    "train", "eval", "generate", "merge", "export", "plan", "report", "inspect", "bench",
+const COMMANDS: [&str; 10] = [
+    "train", "eval", "generate", "merge", "export", "plan", "report", "inspect", "devices", "bench",
 ];
 
 /// What the program says to `args`, on standard output and nowhere else.

@@ -49,7 +49,7 @@ pub use adapter::{
 };
 pub use allocation::{RankAllocator, RankPlan};
 pub use config::{BudgetUnit, L1raConfig, Policy};
-pub use device::{DeviceError, parse_device};
+pub use device::{DeviceError, open_device, parse_device};
 pub use error::{ConfigError, CoreError, fit_to_print, is_users_path};
 pub use optim::AdamE;
 pub use state::TrainingState;

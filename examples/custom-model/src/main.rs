@@ -52,7 +52,7 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let device = l1ra_core::parse_device(&args.device)?;
+    let device = l1ra_core::open_device(&args.device)?;
     device.seed(0);
 
     // Any Burn model, trained or loaded in any way.

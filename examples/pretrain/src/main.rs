@@ -77,7 +77,7 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let device = l1ra_core::parse_device(&options.device)?;
+    let device = l1ra_core::open_device(&options.device)?;
     fs::create_dir_all(&options.output)?;
 
     let paths: Vec<PathBuf> = options

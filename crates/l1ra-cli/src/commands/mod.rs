@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod bench;
+mod devices;
 mod eval;
 mod export;
 mod generate;
@@ -11,6 +12,7 @@ mod report;
 mod train;
 
 pub(crate) use bench::bench;
+pub(crate) use devices::devices;
 pub(crate) use eval::eval;
 pub(crate) use export::export;
 pub(crate) use generate::generate;

@@ -6,6 +6,7 @@ mod support;
 
 mod bench;
 mod browser;
+mod devices;
 mod eval;
 mod export;
 mod generate;

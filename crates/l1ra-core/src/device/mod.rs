@@ -1,6 +1,17 @@
-//! Devices by name, as `--device` takes them.
+//! Devices by name, as `--device` takes them: which there are, and whether they work.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod.rs` | names, and the device behind a name |
+//! | `probe.rs` | whether a device works, before anything depends on it |
+//! | `list.rs` | every device of this build, with what it can do |
+
+mod list;
+mod probe;
 
 pub use burn::tensor::Device;
+pub use list::{ListedDevice, list_devices};
+pub use probe::open_device;
 
 /// A device name that cannot be used.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -27,28 +38,62 @@ pub enum DeviceError {
         /// What this build has.
         compiled: String,
     },
+    /// There is no device of that index.
+    #[error(
+        "device `{name}`: this machine has {count} of them, counted from 0; `l1ra devices` lists them"
+    )]
+    NoSuchIndex {
+        /// The device as it was given.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// The device does not work.
+    #[error("device `{name}` does not work here: {detail}. {remedy}, or take `flex`, the CPU")]
+    NotThere {
+        /// The device as it was given.
+        name: String,
+        /// What its driver or library says.
+        detail: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
 }
 
 const KNOWN: &str = "flex, ndarray, wgpu[:i], vulkan[:i], metal[:i], cuda[:i], rocm[:i]";
 
+/// Every backend, and whether it is compiled in.
+const BACKENDS: [(&str, bool); 7] = [
+    ("flex", cfg!(feature = "flex")),
+    ("ndarray", cfg!(feature = "ndarray")),
+    ("wgpu", cfg!(feature = "wgpu")),
+    ("vulkan", cfg!(feature = "vulkan")),
+    ("metal", cfg!(feature = "metal")),
+    ("cuda", cfg!(feature = "cuda")),
+    ("rocm", cfg!(feature = "rocm")),
+];
+
 /// The device names that this build can open.
 pub fn compiled_devices() -> Vec<&'static str> {
-    [
-        ("flex", cfg!(feature = "flex")),
-        ("ndarray", cfg!(feature = "ndarray")),
-        ("wgpu", cfg!(feature = "wgpu")),
-        ("vulkan", cfg!(feature = "vulkan")),
-        ("metal", cfg!(feature = "metal")),
-        ("cuda", cfg!(feature = "cuda")),
-        ("rocm", cfg!(feature = "rocm")),
-    ]
-    .into_iter()
-    .filter_map(|(name, compiled)| compiled.then_some(name))
-    .collect()
+    named(true)
 }
 
-/// Opens the device that `name` says: `flex`, `ndarray`, `wgpu[:i]`, `vulkan[:i]`, `metal[:i]`,
-/// `cuda[:i]` or `rocm[:i]`. Without an index, the backend's default device.
+/// The device names that another build could open, each a Cargo feature.
+pub fn other_devices() -> Vec<&'static str> {
+    named(false)
+}
+
+fn named(compiled: bool) -> Vec<&'static str> {
+    let backends = BACKENDS.into_iter();
+    backends
+        .filter_map(|(name, is)| (is == compiled).then_some(name))
+        .collect()
+}
+
+/// The device that `name` says: `flex`, `ndarray`, `wgpu[:i]`, `vulkan[:i]`, `metal[:i]`,
+/// `cuda[:i]` or `rocm[:i]`. Without an index, the backend's default device; with one, the device of
+/// that place in [`list_devices`]. Nothing is run on it: Burn opens a device with its first
+/// operation, and panics where that fails; [`open_device`] does so with an error.
 ///
 /// # Errors
 /// An unknown name, a bad index, or a device whose feature was not compiled in.
@@ -114,16 +159,34 @@ opener!("ndarray", ndarray() => {
     #[allow(deprecated)] // Kept because users know it; Burn will drop it after 0.22.
     Device::ndarray()
 });
-opener!("wgpu", wgpu(index) => Device::wgpu(gpu(index)));
-opener!("vulkan", vulkan(index) => Device::vulkan(gpu(index)));
-opener!("metal", metal(index) => Device::metal(gpu(index)));
+opener!("wgpu", wgpu(index) => numbered("wgpu", index, Device::wgpu(GPU))?);
+opener!("vulkan", vulkan(index) => numbered("vulkan", index, Device::vulkan(GPU))?);
+opener!("metal", metal(index) => numbered("metal", index, Device::metal(GPU))?);
 opener!("cuda", cuda(index) => Device::cuda(index.unwrap_or(0)));
 opener!("rocm", rocm(index) => Device::rocm(index.unwrap_or(0)));
 
+/// The one that the graphics driver puts first.
 #[cfg(feature = "wgpu")]
-fn gpu(index: Option<usize>) -> burn::tensor::DeviceKind {
-    use burn::tensor::DeviceKind;
-    index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu)
+const GPU: burn::tensor::DeviceKind = burn::tensor::DeviceKind::DefaultDevice;
+
+#[cfg(feature = "wgpu")]
+fn numbered(
+    backend: &'static str,
+    index: Option<usize>,
+    default: Device,
+) -> Result<Device, DeviceError> {
+    let Some(index) = index else {
+        return Ok(default);
+    };
+    let name = format!("{backend}:{index}");
+    let mut devices = list::enumerate(backend).map_err(|detail| probe::not_there(&name, detail))?;
+    match index < devices.len() {
+        true => Ok(devices.swap_remove(index)),
+        false => Err(DeviceError::NoSuchIndex {
+            name,
+            count: devices.len(),
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
     error::TrainError,
     job::{
         Job, Prediction,
-        ready::{adapters_of, open_device},
+        ready::{adapters_of, device_of},
     },
     memory::{Bytes, available_bytes},
     observe::duration,
@@ -180,7 +180,7 @@ impl Plan {
         with_time: bool,
     ) -> Result<Self, TrainError> {
         recipe.validate()?;
-        let device = open_device(recipe)?;
+        let device = device_of(recipe)?;
         let config = ModelConfig::from_file(config)?;
         let adapters = adapters_of(recipe, &config)?;
         let sources = read_sources(&recipe.data)?;

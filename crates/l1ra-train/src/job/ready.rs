@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use l1ra_core::{
     adapter::check_rank,
     files::write_whole,
-    parse_device,
+    open_device,
     target::{AdapterSpec, adapter_specs},
 };
 use l1ra_models::{
@@ -94,7 +94,7 @@ impl Job {
 
     fn build(recipe: &Recipe, progress: &dyn JobProgress) -> Result<Self, TrainError> {
         recipe.validate()?;
-        let device = open_device(recipe)?;
+        let device = device_of(recipe)?;
         check_output(&recipe.output)?;
         RunLock::check(&recipe.output)?;
         let reference = ModelRef::parse(&recipe.model.path)?;
@@ -246,8 +246,8 @@ impl DataProgress for Both<'_> {
     }
 }
 
-pub(super) fn open_device(recipe: &Recipe) -> Result<Device, TrainError> {
-    Ok(parse_device(&recipe.device)?)
+pub(super) fn device_of(recipe: &Recipe) -> Result<Device, TrainError> {
+    Ok(open_device(&recipe.device)?)
 }
 
 /// The adapters that a recipe asks for, none with more ranks than its layer can hold.

@@ -1,0 +1,145 @@
+//! Every device of this build.
+
+use std::fmt;
+
+use burn::tensor::{Device, DeviceType, FloatDType};
+use serde::Serialize;
+
+use crate::device::{compiled_devices, probe};
+
+/// A device, or a backend without one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListedDevice {
+    /// What `--device` takes.
+    pub name: String,
+    /// What the hardware calls itself, where the backend says.
+    pub hardware: Option<String>,
+    /// Types of floating-point numbers that it stores and computes with.
+    pub dtypes: Vec<&'static str>,
+    /// Why it cannot be used.
+    pub problem: Option<String>,
+}
+
+impl fmt::Display for ListedDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<11}", self.name)?;
+        match &self.problem {
+            Some(problem) => write!(f, "not there: {problem}"),
+            None => {
+                write!(f, "{:<14}", self.dtypes.join(" "))?;
+                f.write_str(self.hardware.as_deref().unwrap_or("this machine's CPU"))
+            }
+        }
+    }
+}
+
+/// Every device of this build that answers, and the backends that have none. Each one is opened and
+/// computes a sum.
+pub fn list_devices() -> Vec<ListedDevice> {
+    compiled_devices()
+        .into_iter()
+        .flat_map(of_backend)
+        .collect()
+}
+
+fn of_backend(backend: &'static str) -> Vec<ListedDevice> {
+    let has_index = !matches!(backend, "flex" | "ndarray");
+    let none = |problem| ListedDevice {
+        name: backend.into(),
+        hardware: None,
+        dtypes: Vec::new(),
+        problem: Some(problem),
+    };
+    match enumerate(backend) {
+        Err(problem) => vec![none(problem)],
+        Ok(devices) if devices.is_empty() => vec![none("no device answers".into())],
+        Ok(devices) => {
+            let devices = devices.into_iter().enumerate();
+            devices
+                .map(|(index, device)| {
+                    let name = match has_index {
+                        true => format!("{backend}:{index}"),
+                        false => backend.into(),
+                    };
+                    look(name, device)
+                })
+                .collect()
+        }
+    }
+}
+
+fn look(name: String, device: Device) -> ListedDevice {
+    let problem = probe::check(device.clone()).err();
+    let asked = match problem {
+        Some(_) => Ok((None, Vec::new())),
+        None => probe::guarded(move || (hardware(&device), dtypes(&device))),
+    };
+    let (hardware, dtypes, problem) = match asked {
+        Ok((hardware, dtypes)) => (hardware, dtypes, problem),
+        Err(problem) => (None, Vec::new(), Some(problem)),
+    };
+    ListedDevice {
+        name,
+        hardware,
+        dtypes,
+        problem,
+    }
+}
+
+fn dtypes(device: &Device) -> Vec<&'static str> {
+    let known = [
+        ("f32", FloatDType::F32),
+        ("bf16", FloatDType::BF16),
+        ("f16", FloatDType::F16),
+    ];
+    let there = known
+        .into_iter()
+        .filter(|(_, dtype)| device.supports_dtype(*dtype));
+    there.map(|(name, _)| name).collect()
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm"))]
+fn hardware(device: &Device) -> Option<String> {
+    device.identity().map(|identity| identity.name)
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "cuda", feature = "rocm")))]
+fn hardware(_: &Device) -> Option<String> {
+    None
+}
+
+/// The devices of a backend, in the order of their indices; or what its driver says.
+pub(super) fn enumerate(backend: &'static str) -> Result<Vec<Device>, String> {
+    let kind = match backend {
+        #[cfg(feature = "flex")]
+        "flex" => DeviceType::Flex,
+        #[cfg(feature = "ndarray")]
+        "ndarray" => DeviceType::NdArray,
+        #[cfg(feature = "wgpu")]
+        "wgpu" => DeviceType::Wgpu,
+        #[cfg(feature = "vulkan")]
+        "vulkan" => DeviceType::Vulkan,
+        #[cfg(feature = "metal")]
+        "metal" => DeviceType::Metal,
+        #[cfg(feature = "cuda")]
+        "cuda" => DeviceType::Cuda,
+        #[cfg(feature = "rocm")]
+        "rocm" => DeviceType::Rocm,
+        _ => return Ok(Vec::new()),
+    };
+    probe::guarded(move || Device::enumerate(kind).into_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_is_listed_with_its_types() {
+        let listed = list_devices();
+        let flex = listed.iter().find(|device| device.name == "flex").unwrap();
+        assert_eq!(flex.problem, None);
+        assert!(flex.dtypes.contains(&"f32"), "{flex}");
+        insta::assert_snapshot!(flex, @"flex       f32 bf16 f16  this machine's CPU");
+    }
+}
