@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use l1ra_core::parse_device;
 use l1ra_models::{CausalLm, Generation, Sampling, weights};
 use safetensors::SafeTensors;
 
@@ -19,11 +20,17 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// `flex`, or what `L1RA_TEST_DEVICE` says.
+fn device() -> Device {
+    let name = std::env::var("L1RA_TEST_DEVICE");
+    parse_device(name.as_deref().unwrap_or("flex")).unwrap()
+}
+
 fn load(name: &str) -> CausalLm {
     let dir = fixture(name);
     let config = l1ra_models::ModelConfig::from_file(&dir.join("config.json")).unwrap();
     let files = weights::SafetensorsFiles::open(&dir).unwrap();
-    weights::build_model(&files, &config, weights::Storage::F32, &Device::flex()).unwrap()
+    weights::build_model(&files, &config, weights::Storage::F32, &device()).unwrap()
 }
 
 fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
@@ -59,7 +66,7 @@ fn logits_and_hidden_states_equal_transformers(#[case] name: &str) {
     let bytes = std::fs::read(fixture(name).join("golden.safetensors")).unwrap();
     let golden = SafeTensors::deserialize(&bytes).unwrap();
     let (values, shape) = ids(&golden);
-    let input = Tensor::<2, Int>::from_data(TensorData::new(values, shape), &Device::flex());
+    let input = Tensor::<2, Int>::from_data(TensorData::new(values, shape), &device());
     let mut states = Vec::new();
     let hidden = model.hidden_each(input, None, |state| states.push(state.clone()));
     for (i, state) in states.iter().enumerate() {

@@ -24,7 +24,7 @@ use l1ra_core::{
     AdaptedModule, GatedLora, L1raConfig, Policy, RankAllocator,
     init::Noise,
     optim::{AdamEConfig, adapter_optimizer},
-    walk,
+    parse_device, walk,
 };
 use l1ra_models::{ModelConfig, weights};
 use l1ra_train::{
@@ -189,11 +189,17 @@ fn traces_replay() {
     }
 }
 
+/// `flex`, or what `L1RA_TEST_DEVICE` says.
+fn device() -> Device {
+    let name = std::env::var("L1RA_TEST_DEVICE");
+    parse_device(name.as_deref().unwrap_or("flex")).unwrap()
+}
+
 fn replay(path: &Path, models: &Path) {
     let trace: Trace = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();
     let tensors = Tensors(SafeTensors::deserialize(&bytes).unwrap());
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let (model, raw_gates, ranks) = learner_model(&trace, &tensors, models, &device);
     let mut learner = learner(&trace, model);
     let (ids, [steps, batch, length]) = tensors.input_ids();
@@ -453,7 +459,7 @@ fn compare_final(
             largest.delta = largest.delta.max(seen);
         }
     });
-    let device = Device::flex();
+    let device = device();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), shape), &device);
     let logits = lm
         .forward(ids, None)

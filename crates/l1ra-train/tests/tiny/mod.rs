@@ -17,8 +17,12 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 }
 
 pub(crate) fn model() -> CausalLm {
+    model_on(&Device::flex())
+}
+
+pub(crate) fn model_on(device: &Device) -> CausalLm {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-llama");
     let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
     let files = weights::SafetensorsFiles::open(&dir).unwrap();
-    weights::build_model(&files, &config, weights::Storage::F32, &Device::flex()).unwrap()
+    weights::build_model(&files, &config, weights::Storage::F32, device).unwrap()
 }
