@@ -59,6 +59,14 @@ mod tests {
     }
 
     #[test]
+    fn an_index_without_end_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = fs::File::create(dir.path().join(INDEX)).unwrap();
+        file.set_len(MAX_INDEX + 1).unwrap();
+        insta::assert_snapshot!(shard_names(dir.path()).unwrap_err(), @"model.safetensors.index.json has 33554433 bytes; at most 33554432 are read");
+    }
+
+    #[test]
     fn damage_and_escapes_are_refused() {
         insta::assert_snapshot!(of("{").unwrap_err(), @"model.safetensors.index.json is not JSON: EOF while parsing an object at line 1 column 1");
         insta::assert_snapshot!(of("{}").unwrap_err(), @"model.safetensors.index.json has no `weight_map`");

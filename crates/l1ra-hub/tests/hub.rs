@@ -43,6 +43,8 @@ struct State {
     ranges: bool,
     /// Where the weights are sent from: an address of another host, as on the public hub.
     elsewhere: Option<String>,
+    /// The size that is announced for weights that lie elsewhere, in place of the true one.
+    announced: Option<usize>,
     /// Sent as the ETag of every file.
     etag: Option<&'static str>,
     /// Every request: method, path, range.
@@ -76,6 +78,7 @@ impl Server {
             break_after: 0,
             ranges: true,
             elsewhere: None,
+            announced: None,
             etag: None,
             log: Vec::new(),
         }));
@@ -226,6 +229,7 @@ fn reply(state: &mut State, request: &Request) -> Vec<u8> {
     }
     if let (Some(place), WEIGHTS) = (&state.elsewhere, name) {
         let (commit, size) = (&state.commit, state.files[name].len());
+        let size = state.announced.unwrap_or(size);
         let fields = format!(
             "Location: {place}/elsewhere/{name}\r\nX-Linked-ETag: \"of-the-bytes\"\r\n\
              X-Linked-Size: {size}\r\nETag: \"of-the-pointer\"\r\nX-Repo-Commit: {commit}\r\n"
@@ -465,6 +469,26 @@ fn weights_may_lie_elsewhere_and_the_token_stays_here() {
     assert!(requests.contains(&resumed), "{requests:?}");
     let blob = options.cache.join("models--tiny--llama/blobs/of-the-bytes");
     assert!(blob.is_file());
+}
+
+#[test]
+fn weights_of_another_size_than_announced_are_refused() {
+    let server = Server::tiny();
+    let size = server.state().files[WEIGHTS].len();
+    server.state().elsewhere = Some(server.address.clone());
+    for announced in [size - 10, size + 10] {
+        server.state().announced = Some(announced);
+        let (_, text) = server.error(REPO, &server.options());
+        let sent = size.min(announced + 1);
+        let expected = format!("it sent {sent} bytes");
+        assert!(text.contains(&expected), "{text}");
+        assert!(
+            text.contains(&format!("and announced {announced}")),
+            "{text}"
+        );
+    }
+    server.state().announced = None;
+    server.assert_whole(&server.fetch(REPO).unwrap());
 }
 
 #[test]
