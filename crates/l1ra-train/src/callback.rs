@@ -17,6 +17,8 @@ use l1ra_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::update_log::UpdateLog;
+
 /// Rank reallocation as the last part of an optimizer step, in every strategy of Burn's Learner.
 ///
 /// Keep it in the model behind `#[module(skip)]` and call it from `TrainStep::optimize` and
@@ -37,7 +39,7 @@ pub struct RankCallback {
 
 struct State {
     allocator: RankAllocator,
-    updates: Vec<RankUpdate>,
+    updates: UpdateLog,
     error: Option<String>,
     interrupter: Option<Interrupter>,
     observer: Option<Observer>,
@@ -64,7 +66,7 @@ impl RankCallback {
     pub fn new(allocator: RankAllocator) -> Self {
         let state = State {
             allocator,
-            updates: Vec::new(),
+            updates: UpdateLog::default(),
             error: None,
             interrupter: None,
             observer: None,
@@ -78,7 +80,7 @@ impl RankCallback {
 
     /// The callback of a run that goes on, `updates` being those so far.
     pub fn with_updates(self, updates: Vec<RankUpdate>) -> Self {
-        self.lock().updates = updates;
+        self.lock().updates = updates.iter().collect();
         self
     }
 
@@ -168,7 +170,7 @@ impl RankCallback {
         match state.allocator.after_step(model, optimizer) {
             Ok((model, outcome)) => {
                 if let Some(plan) = outcome.plan {
-                    state.updates.push(RankUpdate {
+                    state.updates.push(&RankUpdate {
                         step: outcome.step,
                         plan,
                         gates: outcome.gates,
@@ -193,7 +195,7 @@ impl RankCallback {
 
     /// The updates after the first `known` ones.
     pub(crate) fn updates_since(&self, known: usize) -> Vec<RankUpdate> {
-        self.lock().updates.iter().skip(known).cloned().collect()
+        self.lock().updates.since(known)
     }
 
     /// The steps after which ranks are updated.

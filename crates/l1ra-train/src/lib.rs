@@ -47,6 +47,7 @@ pub mod run;
 pub mod schedule;
 pub mod stop;
 pub mod strategy;
+mod update_log;
 
 pub use callback::{RankCallback, RankUpdate};
 pub use checkpoint::Checkpoint;

@@ -15,7 +15,7 @@ mod cgroup;
 
 use std::fmt;
 
-pub use allocator::keep_freed_memory;
+pub use allocator::{allocated_bytes, keep_freed_memory};
 
 /// Bytes of this process in memory now, or `None` where the system does not say.
 pub fn resident_bytes() -> Option<u64> {

@@ -151,16 +151,31 @@ impl StepStrategy {
     /// Tells every observer something, in their order, until one fails.
     ///
     /// # Errors
-    /// The first observer's error.
+    /// The first observer's error. Where the run is to go on without what cannot be written, such an
+    /// error is told to the observers instead.
     pub fn tell(
         &self,
         mut what: impl FnMut(&mut dyn Observer) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
+        let goes_on = self
+            .saver
+            .as_ref()
+            .is_some_and(|saver| saver.options.on_error == OnError::Continue);
         self.with_shared(|shared| {
-            shared
-                .observers
-                .iter_mut()
-                .try_for_each(|observer| what(observer.as_mut()))
+            let mut unwritten = Vec::new();
+            for observer in &mut shared.observers {
+                match what(observer.as_mut()) {
+                    Err(error @ TrainError::Io { .. }) if goes_on => unwritten.push(error),
+                    told => told?,
+                }
+            }
+            let step = shared.outcome.progress.step;
+            for error in &unwritten {
+                for observer in &mut shared.observers {
+                    observer.not_saved(step, error)?;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -186,6 +201,11 @@ impl StepStrategy {
         let started = Instant::now();
         let mut beside = 0.0;
         let mut told = self.ranks.updates().len();
+        // At once, so that a list that grows does not scatter the allocator's memory.
+        self.with_shared(|shared| {
+            let losses = &mut shared.outcome.progress.losses;
+            losses.reserve_exact(self.steps.saturating_sub(losses.len()));
+        });
         let mut batches = Endless {
             loader: train,
             iterator: train.iter(),

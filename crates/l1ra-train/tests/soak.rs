@@ -1,5 +1,5 @@
 //! A long run holds no more at its end than in its middle: memory, files, threads. 2,000 steps in
-//! every test run; `L1RA_SOAK_STEPS=20000 cargo test -p l1ra-train --test soak -- --nocapture` says the
+//! every test run; `L1RA_SOAK_STEPS=20000 cargo test --workspace --test soak -- --nocapture` says the
 //! numbers of a longer one.
 #![allow(
     clippy::unwrap_used,
@@ -24,40 +24,59 @@ use l1ra_train::{
     checkpoint::CheckpointOptions,
     data::Sample,
     finetune,
+    memory::{allocated_bytes, keep_freed_memory},
     observe::{Observer, StepMetrics},
     run::RunInput,
 };
 use tempfile::TempDir;
 
-/// Resident memory after every step, and open files and threads after some.
-#[derive(Clone, Default)]
-struct Held(Arc<Mutex<Lists>>);
+/// Steps between looks.
+const EVERY: usize = 50;
 
-/// Bytes; open files and threads.
-type Lists = (Vec<u64>, Vec<[usize; 2]>);
+/// What the process holds after some steps: bytes in memory, bytes that the allocator handed out, open
+/// files and threads.
+#[derive(Clone)]
+struct Held(Arc<Mutex<Vec<[u64; 4]>>>);
+
+impl Held {
+    /// With room for `steps`, written once, so that the list is no growth itself.
+    fn new(steps: usize) -> Self {
+        Self(Arc::new(Mutex::new(vec![[u64::MAX; 4]; steps / EVERY])))
+    }
+}
 
 impl Observer for Held {
     fn step(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
-        let mut held = self.0.lock().unwrap();
-        held.0.push(metrics.resident_bytes);
-        if metrics.step.is_multiple_of(100) {
-            let count = |folder| fs::read_dir(folder).unwrap().count();
-            held.1
-                .push([count("/proc/self/fd"), count("/proc/self/task")]);
+        if metrics.step.is_multiple_of(EVERY) {
+            let count = |folder| fs::read_dir(folder).unwrap().count() as u64;
+            let (files, threads) = (count("/proc/self/fd"), count("/proc/self/task"));
+            let held = [
+                metrics.resident_bytes,
+                allocated_bytes().unwrap_or(0),
+                files,
+                threads,
+            ];
+            self.0.lock().unwrap()[metrics.step / EVERY - 1] = held;
         }
         Ok(())
     }
 }
 
-fn median(values: &[u64]) -> u64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable();
-    sorted[sorted.len() / 2]
+/// Medians of what is held in the second quarter of a run, and in its last.
+fn quarters(held: &[[u64; 4]]) -> [[u64; 4]; 2] {
+    let quarter = held.len() / 4;
+    [&held[quarter..2 * quarter], &held[3 * quarter..]].map(|part| {
+        std::array::from_fn(|index| {
+            let mut values: Vec<u64> = part.iter().map(|held| held[index]).collect();
+            values.sort_unstable();
+            values[values.len() / 2]
+        })
+    })
 }
 
 #[test]
 fn a_long_run_does_not_grow() {
-    l1ra_train::memory::keep_freed_memory();
+    keep_freed_memory();
     let steps = env::var("L1RA_SOAK_STEPS").ok();
     let steps: usize = steps.map_or(2000, |steps| steps.parse().unwrap());
     let device = Device::flex();
@@ -71,13 +90,14 @@ fn a_long_run_does_not_grow() {
     let options = TrainOptions {
         adapters: L1raConfig {
             rank: 4,
-            lambda: 2.0,
+            lambda: 0.5,
             eta_c: 0.05,
             update_ratio: 0.02,
             ..Default::default()
         },
         steps,
         batch_size: 2,
+        lr: 1e-2,
         warmup_steps: 10,
         eval_every: steps / 20,
         checkpoint: CheckpointOptions {
@@ -95,29 +115,30 @@ fn a_long_run_does_not_grow() {
         &device,
         dir.path(),
     );
-    let held = Held::default();
+    let held = Held::new(steps);
     let (_, report) = finetune(&options, input, vec![Box::new(held.clone())]).unwrap();
 
-    let (memory, handles) = &*held.0.lock().unwrap();
-    let quarter = memory.len() / 4;
-    let (second, last) = (
-        median(&memory[quarter..2 * quarter]),
-        median(&memory[3 * quarter..]),
-    );
-    let growth = last.saturating_sub(second);
+    let [second, last] = quarters(&held.0.lock().unwrap());
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
     println!(
-        "{steps} steps, {} rank updates, {} ranks moved: resident {:.1} MB in the second quarter, \
-         {:.1} MB in the last; open files and threads {:?} and {:?}",
+        "{steps} steps, {} rank updates, {} ranks moved; in the second quarter and in the last: \
+         {:.2} and {:.2} MB resident, {:.2} and {:.2} MB handed out by the allocator, open files \
+         {} and {}, threads {} and {}",
         report.updates.len(),
         report.ranks.moved(),
-        second as f64 / 1e6,
-        last as f64 / 1e6,
-        handles[handles.len() / 4],
-        handles[handles.len() - 1],
+        megabytes(second[0]),
+        megabytes(last[0]),
+        megabytes(second[1]),
+        megabytes(last[1]),
+        second[2],
+        last[2],
+        second[3],
+        last[3],
     );
-    // 120 bytes a step were measured over 20,000 steps, of which losses and this test's own list
-    // explain 16 (docs/results/safety.md); more is a leak.
-    let bound = 1_000_000 + 200 * steps as u64;
-    assert!(growth <= bound, "{growth} bytes");
-    assert_eq!(handles[handles.len() / 4], handles[handles.len() - 1]);
+    assert!(report.ranks.moved() > 0);
+    // Two per cent, and the record of the updates between; free pieces come on top in what is resident,
+    // and grow for a while.
+    assert!(last[1] <= second[1] + second[1] / 50 + 65_536);
+    assert!(last[0] <= second[0] + second[0] / 10);
+    assert_eq!(second[2..], last[2..]);
 }

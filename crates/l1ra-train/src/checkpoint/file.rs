@@ -79,7 +79,7 @@ impl Checkpoint {
         .map_err(failed)
     }
 
-    fn header(&self) -> Header {
+    fn header(&self) -> Header<'_> {
         let parameter = |state: &ParameterState| ParameterHeader {
             path: state.path.clone(),
             tensors: state.tensors.keys().cloned().collect(),
@@ -93,11 +93,11 @@ impl Checkpoint {
         Header {
             version: VERSION,
             written_by: concat!("l1ra ", env!("CARGO_PKG_VERSION")).into(),
-            progress: self.progress.clone(),
-            identity: self.identity.clone(),
-            allocator: self.state.allocator.clone(),
+            progress: Cow::Borrowed(&self.progress),
+            identity: Cow::Borrowed(&self.identity),
+            allocator: Cow::Borrowed(&self.state.allocator),
             adapters: self.state.adapters.iter().map(adapter).collect(),
-            updates: self.updates.clone(),
+            updates: Cow::Borrowed(&self.updates),
         }
     }
 
@@ -173,21 +173,21 @@ impl Checkpoint {
                 version.version
             )));
         }
-        let header: Header = serde_json::from_str(header).map_err(|error| damaged(&error))?;
+        let header: Header<'_> = serde_json::from_str(header).map_err(|error| damaged(&error))?;
         Self::assemble(header, &file)
     }
 
-    fn assemble(header: Header, file: &SafeTensors<'_>) -> Result<Self, Flaw> {
+    fn assemble(header: Header<'_>, file: &SafeTensors<'_>) -> Result<Self, Flaw> {
         let mut adapters = Vec::with_capacity(header.adapters.len());
         for adapter in header.adapters {
             adapters.push(read_adapter(file, adapter)?);
         }
         let state = TrainingState {
             adapters,
-            allocator: header.allocator,
+            allocator: header.allocator.into_owned(),
         };
         state.check().map_err(|error| Flaw(error.to_string()))?;
-        let mut progress = header.progress;
+        let mut progress = header.progress.into_owned();
         progress.losses = read_losses(file, progress.step)?;
         if state.allocator.step != progress.step {
             return Err(Flaw(format!(
@@ -196,7 +196,7 @@ impl Checkpoint {
             )));
         }
         let count = state.adapters.len();
-        for update in &header.updates {
+        for update in header.updates.iter() {
             let plan = &update.plan;
             let is_possible = |change: &RankChange| {
                 let kept = change.before.checked_sub(change.pruned.len());
@@ -213,8 +213,8 @@ impl Checkpoint {
         }
         Ok(Self {
             progress,
-            identity: header.identity,
-            updates: header.updates,
+            identity: header.identity.into_owned(),
+            updates: header.updates.into_owned(),
             state,
         })
     }
@@ -250,16 +250,16 @@ impl View for Stored<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(match self.values {
-            Values::F32(values) => values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-            Values::F64(values) => values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-        })
+        let mut bytes = Vec::with_capacity(self.data_len());
+        match self.values {
+            Values::F32(values) => {
+                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            Values::F64(values) => {
+                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+        }
+        Cow::Owned(bytes)
     }
 
     fn data_len(&self) -> usize {

@@ -1,6 +1,6 @@
 //! The JSON part of a checkpoint.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use l1ra_core::{allocation::AllocatorState, state::Scalar};
 use serde::{Deserialize, Serialize};
@@ -13,17 +13,18 @@ use crate::{
 /// Version of the form.
 pub(super) const VERSION: u32 = 1;
 
+/// What it holds is borrowed when it is written, and its own when it was read.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Header {
+pub(super) struct Header<'a> {
     /// First, so that a later form is recognised whatever follows.
     pub(super) version: u32,
     /// The program that wrote it.
     pub(super) written_by: String,
-    pub(super) progress: Progress,
-    pub(super) identity: Identity,
-    pub(super) allocator: AllocatorState,
+    pub(super) progress: Cow<'a, Progress>,
+    pub(super) identity: Cow<'a, Identity>,
+    pub(super) allocator: Cow<'a, AllocatorState>,
     pub(super) adapters: Vec<AdapterHeader>,
-    pub(super) updates: Vec<RankUpdate>,
+    pub(super) updates: Cow<'a, [RankUpdate]>,
 }
 
 /// What of an adapter is no tensor.

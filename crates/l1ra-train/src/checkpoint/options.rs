@@ -17,11 +17,11 @@ pub struct CheckpointOptions {
     /// Whether the checkpoint with the lowest evaluation loss is kept besides. With train.eval_every, it
     /// is saved right after its evaluation.
     pub keep_best: bool,
-    /// What happens when a checkpoint cannot be written: stop, or continue without it.
+    /// What happens when a checkpoint or a log cannot be written: stop, or continue without it.
     pub on_error: OnError,
 }
 
-/// What happens when a checkpoint cannot be written.
+/// What happens when a checkpoint or a log cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {

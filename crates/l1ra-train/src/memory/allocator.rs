@@ -20,8 +20,40 @@ pub fn keep_freed_memory() -> bool {
     false
 }
 
+/// Bytes that the allocator has handed out and not got back, in all threads. What a process has in
+/// memory is more: the free pieces between them, of which there are the more the longer it runs, up
+/// to a point. `None` where the allocator is not asked: everywhere but with glibc.
+pub fn allocated_bytes() -> Option<u64> {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(unsafe_code)]
+    {
+        // SAFETY: mallinfo2 reads the allocator's own counts.
+        let counts = unsafe { libc::mallinfo2() };
+        Some((counts.uordblks + counts.hblkhd) as u64)
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    None
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_is_handed_out_is_counted() {
+        let before = super::allocated_bytes();
+        let block = vec![1_u8; 64 << 20];
+        let after = super::allocated_bytes();
+        assert_eq!(
+            after.is_some(),
+            cfg!(all(target_os = "linux", target_env = "gnu"))
+        );
+        // Other tests run beside this one.
+        let grown = after
+            .zip(before)
+            .map(|(after, before)| after > before + (32 << 20));
+        assert_ne!(grown, Some(false), "{before:?} {after:?}");
+        assert_eq!(block[0], 1);
+    }
+
     #[test]
     fn glibc_takes_it() {
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -21,10 +21,13 @@ use crate::{
 
 /// Writes `metrics.jsonl` (steps and evaluations) and `ranks.jsonl`: [`RunStart`], every rank
 /// decision with the gates that it was made from, and the ranks and gates at the end.
+///
+/// Lines that cannot be written wait for the next one, and the first failure is an error, as is one at
+/// the end. So a run that goes on over a full disk loses none if there is room again.
 #[derive(Debug)]
 pub struct JsonLines {
-    metrics: (PathBuf, File),
-    ranks: (PathBuf, File),
+    metrics: Lines,
+    ranks: Lines,
     start: Option<RunStart>,
     /// Rank decisions from before the run was gone on with.
     earlier: Option<Vec<String>>,
@@ -41,9 +44,10 @@ impl JsonLines {
     pub fn create(dir: &Path) -> Result<Self, TrainError> {
         let new = |name: &str| {
             let path = dir.join(name);
-            let made = File::create(&path);
-            made.map(|file| (path.clone(), file))
-                .map_err(|error| TrainError::io(path, error))
+            match File::create(&path) {
+                Ok(file) => Ok(Lines::new(path, file, 0)),
+                Err(error) => Err(TrainError::io(path, error)),
+            }
         };
         Ok(Self {
             metrics: new(METRICS)?,
@@ -81,13 +85,56 @@ impl JsonLines {
     }
 }
 
-fn line(target: &mut (PathBuf, File), value: &impl Serialize) -> Result<(), TrainError> {
-    let (path, file) = target;
-    let mut text = serde_json::to_string(value)
-        .map_err(|error| TrainError::io(path.as_path(), error.into()))?;
-    text.push('\n');
-    file.write_all(text.as_bytes())
-        .map_err(|error| TrainError::io(path.as_path(), error))
+/// A file of lines, whole ones only, and those that wait.
+#[derive(Debug)]
+struct Lines {
+    path: PathBuf,
+    file: File,
+    /// Bytes of the lines that are in the file.
+    written: u64,
+    waiting: String,
+    /// Whether it was said that lines wait.
+    told: bool,
+}
+
+impl Lines {
+    fn new(path: PathBuf, file: File, written: u64) -> Self {
+        Self {
+            path,
+            file,
+            written,
+            waiting: String::new(),
+            told: false,
+        }
+    }
+
+    /// Adds a line. An error is returned when the first of several cannot be written.
+    fn add(&mut self, value: &impl Serialize) -> Result<(), TrainError> {
+        let text = serde_json::to_string(value)
+            .map_err(|error| TrainError::io(self.path.as_path(), error.into()))?;
+        self.waiting.push_str(&text);
+        self.waiting.push('\n');
+        let told = self.told;
+        let written = self.write();
+        self.told = written.is_err();
+        match written {
+            Err(error) if !told => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&mut self) -> Result<(), TrainError> {
+        let written = self.file.write_all(self.waiting.as_bytes());
+        if let Err(error) = written {
+            // Half a line would spoil the next one; and if it cannot be cut off, readers pass over it.
+            let _ = self.file.set_len(self.written);
+            let _ = self.file.seek(SeekFrom::Start(self.written));
+            return Err(TrainError::io(self.path.as_path(), error));
+        }
+        self.written += self.waiting.len() as u64;
+        self.waiting.clear();
+        Ok(())
+    }
 }
 
 /// The lines of a file about a step that `keep` wants; a line that is no JSON was cut off.
@@ -106,12 +153,12 @@ fn kept(path: &Path, keep: impl Fn(u64, &Value) -> bool) -> Result<Vec<String>, 
 }
 
 /// A file of these lines, to be added to.
-fn rewritten(path: PathBuf, lines: &[String]) -> Result<(PathBuf, File), TrainError> {
+fn rewritten(path: PathBuf, lines: &[String]) -> Result<Lines, TrainError> {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let file = write_whole(&path, text.as_bytes())
         .and_then(|()| OpenOptions::new().append(true).open(&path));
     match file {
-        Ok(file) => Ok((path, file)),
+        Ok(file) => Ok(Lines::new(path, file, text.len() as u64)),
         Err(error) => Err(TrainError::io(path, error)),
     }
 }
@@ -121,29 +168,29 @@ impl Observer for JsonLines {
         self.start = Some(start.clone());
         if let Some(earlier) = self.earlier.take() {
             let first = serde_json::to_string(start)
-                .map_err(|error| TrainError::io(&self.ranks.0, error.into()))?;
+                .map_err(|error| TrainError::io(self.ranks.path.as_path(), error.into()))?;
             let lines: Vec<String> = std::iter::once(first).chain(earlier).collect();
-            self.ranks = rewritten(self.ranks.0.clone(), &lines)?;
+            self.ranks = rewritten(self.ranks.path.clone(), &lines)?;
             return Ok(());
         }
-        line(&mut self.ranks, start)
+        self.ranks.add(start)
     }
 
     fn skipped(&mut self, step: usize, detail: &str) -> Result<(), TrainError> {
-        line(&mut self.metrics, &json!({"step": step, "skipped": detail}))
+        self.metrics.add(&json!({"step": step, "skipped": detail}))
     }
 
     /// What a checkpoint goes on from must not be lost with the power.
     fn saving(&mut self, _step: usize) -> Result<(), TrainError> {
-        for (path, file) in [&self.metrics, &self.ranks] {
-            file.sync_data()
-                .map_err(|error| TrainError::io(path.as_path(), error))?;
+        for lines in [&self.metrics, &self.ranks] {
+            let synced = lines.file.sync_data();
+            synced.map_err(|error| TrainError::io(lines.path.as_path(), error))?;
         }
         Ok(())
     }
 
     fn step(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
-        line(&mut self.metrics, metrics)
+        self.metrics.add(metrics)
     }
 
     fn evaluated(&mut self, step: usize, result: &EvalResult) -> Result<(), TrainError> {
@@ -153,7 +200,7 @@ impl Observer for JsonLines {
             tokens,
         } = result;
         let value = json!({"step": step, "eval_loss": loss, "eval_perplexity": perplexity, "eval_tokens": tokens});
-        line(&mut self.metrics, &value)
+        self.metrics.add(&value)
     }
 
     fn ranks_moved(&mut self, update: &RankUpdate) -> Result<(), TrainError> {
@@ -171,7 +218,7 @@ impl Observer for JsonLines {
             "order": plan.order,
             "grown": plan.grown,
         });
-        line(&mut self.ranks, &value)
+        self.ranks.add(&value)
     }
 
     fn finished(&mut self, report: &RunReport) -> Result<(), TrainError> {
@@ -188,6 +235,36 @@ impl Observer for JsonLines {
             "ranks": ranks,
             "gates": report.gates,
         });
-        line(&mut self.ranks, &value)
+        self.ranks.add(&value)?;
+        self.metrics.write()?;
+        self.ranks.write()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn lines_wait_while_they_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(METRICS);
+        let mut lines = Lines::new(path.clone(), File::create(&path).unwrap(), 0);
+        lines.add(&json!({"step": 1})).unwrap();
+        let good = std::mem::replace(&mut lines.file, File::open(&path).unwrap());
+        let error = lines.add(&json!({"step": 2})).unwrap_err().to_string();
+        assert!(error.contains(METRICS), "{error}");
+        lines.add(&json!({"step": 3})).unwrap();
+        assert!(lines.write().is_err());
+        lines.file = good;
+        lines.add(&json!({"step": 4})).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            text,
+            "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":4}\n"
+        );
+        assert!(lines.write().is_ok() && !lines.told);
     }
 }

@@ -127,7 +127,7 @@ pub trait Observer: Send {
         Ok(())
     }
 
-    /// A checkpoint could not be written, and the run goes on all the same.
+    /// A checkpoint or a log could not be written, and the run goes on all the same.
     fn not_saved(&mut self, _step: usize, _error: &TrainError) -> Result<(), TrainError> {
         Ok(())
     }

@@ -111,9 +111,9 @@ pub(super) fn skipped_line(step: usize, detail: &str) -> String {
     format!("step {step}  a window is skipped: {detail}")
 }
 
-/// That nothing could be saved, in a line.
+/// That a file could not be written, in a line.
 pub(super) fn not_saved_line(step: usize, error: &TrainError) -> String {
-    format!("step {step}  no checkpoint could be written, going on without: {error}")
+    format!("step {step}  could not be written, going on without: {error}")
 }
 
 impl Observer for Plain {
