@@ -8,7 +8,7 @@ use ::parquet::{
     file::{properties::WriterProperties, writer::SerializedFileWriter},
     schema::parser::parse_message_type,
 };
-use l1ra_train::data::read_sources;
+use l1ra_train::data::{SourceFile, read_sources};
 
 use crate::{
     damage::Shell,
@@ -18,7 +18,7 @@ use crate::{
 
 fn load(dir: &Path) -> Outcome {
     let sources = read_sources(&options(dir))?;
-    let error = sources.train.iter().find_map(|source| source.error());
+    let error = sources.train.iter().find_map(SourceFile::error);
     error.map_or(Ok(()), |error| Err(error.into()))
 }
 
