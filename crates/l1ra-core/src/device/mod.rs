@@ -49,7 +49,7 @@ pub enum DeviceError {
         count: usize,
     },
     /// The device does not work.
-    #[error("device `{name}` does not work here: {detail}. {remedy}, or take `flex`, the CPU")]
+    #[error("device `{name}` does not work here: {detail}. {remedy}. Or take `flex`, the CPU")]
     NotThere {
         /// The device as it was given.
         name: String,

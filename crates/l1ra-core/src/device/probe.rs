@@ -161,6 +161,6 @@ mod tests {
     #[test]
     fn what_does_not_work_says_what_to_do() {
         let text = not_there("cuda:1", "no libcuda".into()).to_string();
-        insta::assert_snapshot!(text, @"device `cuda:1` does not work here: no libcuda. It takes an NVIDIA GPU, its driver (libcuda) and CUDA's NVRTC library; nvidia-smi shows whether the driver runs, or take `flex`, the CPU");
+        insta::assert_snapshot!(text, @"device `cuda:1` does not work here: no libcuda. It takes an NVIDIA GPU, its driver (libcuda) and CUDA's NVRTC library; nvidia-smi shows whether the driver runs. Or take `flex`, the CPU");
     }
 }
