@@ -8,9 +8,7 @@ mod tiny;
 
 use burn::tensor::Device;
 use l1ra_core::{L1raConfig, device::compiled_devices, parse_device};
-use l1ra_train::{
-    FineTune, TrainOptions, checkpoint::CheckpointOptions, data::Sample, finetune, run::RunInput,
-};
+use l1ra_train::{FineTune, TrainOptions, checkpoint::CheckpointOptions, finetune, run::RunInput};
 use rstest::rstest;
 use tempfile::TempDir;
 
@@ -78,20 +76,13 @@ fn runs_are_those_of_flex() {
         },
         ..Default::default()
     };
-    let sample = |index: u32| Sample {
-        ids: (0..8 + index % 9)
-            .map(|place| 3 + (index * 31 + place * 7) % 250)
-            .collect(),
-        is_target: (0..8 + index % 9).map(|place| place > 2).collect(),
-    };
     let on = |device: &Device| {
         let dir = TempDir::new().unwrap();
-        let samples = |count| (0..count).map(sample).collect::<Vec<_>>();
         let input = RunInput::new(
             tiny::model_on(device),
             "tiny-llama",
-            samples(24),
-            samples(6),
+            tiny::samples(24),
+            tiny::samples(6),
             device,
             dir.path(),
         );

@@ -22,7 +22,6 @@ use l1ra_core::L1raConfig;
 use l1ra_train::{
     TrainError, TrainOptions,
     checkpoint::CheckpointOptions,
-    data::Sample,
     finetune,
     memory::{allocated_bytes, keep_freed_memory},
     observe::{Observer, StepMetrics},
@@ -80,13 +79,6 @@ fn a_long_run_does_not_grow() {
     let steps = env::var("L1RA_SOAK_STEPS").ok();
     let steps: usize = steps.map_or(2000, |steps| steps.parse().unwrap());
     let device = Device::flex();
-    let sample = |index: u32| Sample {
-        ids: (0..8 + index % 9)
-            .map(|place| 3 + (index * 31 + place * 7) % 250)
-            .collect(),
-        is_target: (0..8 + index % 9).map(|place| place > 2).collect(),
-    };
-    let samples = |count| (0..count).map(sample).collect::<Vec<_>>();
     let options = TrainOptions {
         adapters: L1raConfig {
             rank: 4,
@@ -110,8 +102,8 @@ fn a_long_run_does_not_grow() {
     let input = RunInput::new(
         tiny::model(),
         "tiny-llama",
-        samples(64),
-        samples(8),
+        tiny::samples(64),
+        tiny::samples(8),
         &device,
         dir.path(),
     );

@@ -42,17 +42,27 @@ pub fn list_devices() -> Vec<ListedDevice> {
         .collect()
 }
 
+impl ListedDevice {
+    fn new(name: String, asked: Result<(Option<String>, Vec<&'static str>), String>) -> Self {
+        let ((hardware, dtypes), problem) = match asked {
+            Ok(answer) => (answer, None),
+            Err(problem) => ((None, Vec::new()), Some(problem)),
+        };
+        Self {
+            name,
+            hardware,
+            dtypes,
+            problem,
+        }
+    }
+}
+
 fn of_backend(backend: &'static str) -> Vec<ListedDevice> {
     let has_index = !matches!(backend, "flex" | "ndarray");
-    let none = |problem| ListedDevice {
-        name: backend.into(),
-        hardware: None,
-        dtypes: Vec::new(),
-        problem: Some(problem),
-    };
+    let none = |problem| vec![ListedDevice::new(backend.into(), Err(problem))];
     match enumerate(backend) {
-        Err(problem) => vec![none(problem)],
-        Ok(devices) if devices.is_empty() => vec![none("no device answers".into())],
+        Err(problem) => none(problem),
+        Ok(devices) if devices.is_empty() => none("no device answers".into()),
         Ok(devices) => {
             let devices = devices.into_iter().enumerate();
             devices
@@ -61,29 +71,17 @@ fn of_backend(backend: &'static str) -> Vec<ListedDevice> {
                         true => format!("{backend}:{index}"),
                         false => backend.into(),
                     };
-                    look(name, device)
+                    ListedDevice::new(name, ask(device))
                 })
                 .collect()
         }
     }
 }
 
-fn look(name: String, device: Device) -> ListedDevice {
-    let problem = probe::check(device.clone()).err();
-    let asked = match problem {
-        Some(_) => Ok((None, Vec::new())),
-        None => probe::guarded(move || (hardware(&device), dtypes(&device))),
-    };
-    let (hardware, dtypes, problem) = match asked {
-        Ok((hardware, dtypes)) => (hardware, dtypes, problem),
-        Err(problem) => (None, Vec::new(), Some(problem)),
-    };
-    ListedDevice {
-        name,
-        hardware,
-        dtypes,
-        problem,
-    }
+/// Hardware and types of a device that works.
+fn ask(device: Device) -> Result<(Option<String>, Vec<&'static str>), String> {
+    probe::check(device.clone())?;
+    probe::guarded(move || (hardware(&device), dtypes(&device)))
 }
 
 fn dtypes(device: &Device) -> Vec<&'static str> {

@@ -9,6 +9,7 @@ use std::{
 
 use burn::tensor::Device;
 use l1ra_models::{CausalLm, ModelConfig, weights};
+use l1ra_train::data::Sample;
 
 /// Dropout draws from the device's one generator, which runs at the same time would share.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
@@ -25,4 +26,15 @@ pub(crate) fn model_on(device: &Device) -> CausalLm {
     let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
     let files = weights::SafetensorsFiles::open(&dir).unwrap();
     weights::build_model(&files, &config, weights::Storage::F32, device).unwrap()
+}
+
+/// Samples of 8 to 16 tokens, whose first three are no targets.
+pub(crate) fn samples(count: u32) -> Vec<Sample> {
+    let sample = |index: u32| Sample {
+        ids: (0..8 + index % 9)
+            .map(|place| 3 + (index * 31 + place * 7) % 250)
+            .collect(),
+        is_target: (0..8 + index % 9).map(|place| place > 2).collect(),
+    };
+    (0..count).map(sample).collect()
 }
