@@ -81,7 +81,8 @@ pub(crate) struct RecipeArgs {
     /// Folder for everything the run writes; key output
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<String>,
-    /// Device: flex, ndarray, wgpu, vulkan, metal, cuda or rocm, cuda:1; key device
+    /// Device: flex, ndarray, wgpu, vulkan, metal, cuda or rocm, cuda:1, or several, cuda:0,1; key
+    /// device
     #[arg(long, value_name = "D")]
     pub(crate) device: Option<String>,
 }

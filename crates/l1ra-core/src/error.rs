@@ -144,7 +144,8 @@ impl CoreError {
         }
     }
 
-    pub(crate) fn adapter(path: impl Into<String>, detail: impl Into<String>) -> Self {
+    /// What is wrong with the adapter at `path`.
+    pub fn adapter(path: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Adapter {
             path: path.into(),
             detail: detail.into(),

@@ -21,6 +21,7 @@
 //! | [`allocation`] | the rank decision as pure logic, its schedule, and its application |
 //! | [`optim`] | [`AdamE`]: Adam with decoupled weight decay (A, B) and decoupled lasso (c) |
 //! | [`state`] | [`TrainingState`]: adapters in training, captured and restored to the bit |
+//! | [`replica`] | copies of a module on other devices, which follow its adapters |
 //! | [`walk`] | every adapter of any Burn module, by path |
 //! | [`peft`] | adapter files that PEFT, llama.cpp and vLLM read |
 //! | [`files`] | files that are whole or not there |
@@ -38,6 +39,7 @@ pub mod files;
 pub mod init;
 pub mod optim;
 pub mod peft;
+pub mod replica;
 pub mod state;
 pub mod target;
 mod tensor_file;
@@ -49,7 +51,7 @@ pub use adapter::{
 };
 pub use allocation::{RankAllocator, RankPlan};
 pub use config::{BudgetUnit, L1raConfig, Policy};
-pub use device::{DeviceError, open_device, parse_device};
+pub use device::{DeviceError, open_device, open_devices, parse_device, parse_devices};
 pub use error::{ConfigError, CoreError, fit_to_print, is_users_path};
 pub use optim::AdamE;
 pub use state::TrainingState;

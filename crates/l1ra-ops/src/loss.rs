@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Logits exist for a chunk of rows at a time; the gradient of the hidden states is made from them
-//! in the forward pass, as the head is frozen, so the product is not done again in the backward.
+//! in the forward pass, as the head is frozen, so the product is not done again in the backward. That
+//! holds on every device: with kernels where the backend has them, by Burn's own operations elsewhere.
 
 use burn::{
     backend::{
@@ -19,6 +20,8 @@ use burn::{
     },
     tensor::{DType, FloatDType, Int, Tensor, activation::log_softmax},
 };
+
+use l1ra_kernels::loss::CHUNK;
 
 use crate::route::GraphTensor;
 
@@ -70,8 +73,8 @@ fn in_graph<B: LossKernels>(
 /// `head [d, vocabulary]` (a transposed view will do) and `targets [n]`, each an id of the
 /// vocabulary.
 ///
-/// One operation where the backend has [`LossKernels`] and the head is frozen; [`composed`]
-/// elsewhere, which makes all logits.
+/// One operation where the backend has [`LossKernels`] and the head is frozen; [`in_chunks`] on other
+/// devices. With a head that is trained, [`composed`], which makes all logits.
 pub fn linear_cross_entropy(
     hidden: Tensor<2>,
     head: &Tensor<2>,
@@ -94,10 +97,49 @@ pub fn linear_cross_entropy(
             |hidden| in_graph::<Flex>(hidden, &head, &targets),
         );
     }
-    composed(hidden, head, targets)
+    match crate::route::constant(head) {
+        Some(head) => in_chunks(hidden, &head, targets),
+        None => composed(hidden, head, targets),
+    }
 }
 
-/// The same by Burn's own operations.
+/// The same by Burn's own operations for a frozen `head` outside any graph, [`CHUNK`] rows at a time.
+///
+/// The gradient is made beside the loss, as `dh = softmax(z)·Wᵀ − W[:, target]ᵀ`, and brought into the
+/// graph by `(h·dh − the value of that) + loss`, whose first part is zero and has the gradient `dh`.
+pub fn in_chunks(hidden: Tensor<2>, head: &Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let dtype = FloatDType::from(head.dtype());
+    let [rows, width] = hidden.dims();
+    let (plain, targets) = (hidden.clone().inner(), targets.inner());
+    let mut loss = Tensor::<1>::zeros([1], &plain.device());
+    let mut gradients = Vec::new();
+    for start in (0..rows).step_by(CHUNK) {
+        let length = CHUNK.min(rows - start);
+        let part = plain.clone().narrow(0, start, length);
+        let targets = targets.clone().narrow(0, start, length);
+        let logits = part.cast(dtype).matmul(head.clone());
+        let logs = log_softmax(logits.cast(FloatDType::F32), 1);
+        let picked = logs.clone().gather(1, targets.clone().unsqueeze_dim(1));
+        loss = loss - picked.sum();
+        if hidden.is_tracked() {
+            let pulled = logs.exp().cast(dtype).matmul(head.clone().transpose());
+            let pushed = head.clone().select(1, targets).transpose(); // [length, d]
+            gradients.push(pulled.cast(FloatDType::F32) - pushed.cast(FloatDType::F32));
+        }
+    }
+    if gradients.is_empty() {
+        return match hidden.is_autodiff() {
+            true => Tensor::from_inner(loss),
+            false => loss,
+        };
+    }
+    let gradient = Tensor::from_inner(Tensor::cat(gradients, 0).reshape([rows, width]));
+    let carrier = (hidden * gradient).sum();
+    let value = Tensor::from_inner(carrier.clone().inner());
+    carrier - value + Tensor::from_inner(loss)
+}
+
+/// The same by Burn's own operations, with Burn's own backward: the reference.
 pub fn composed(hidden: Tensor<2>, head: &Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let dtype = FloatDType::from(head.dtype());
     let logits = hidden

@@ -286,6 +286,31 @@ fn loss_without_logits(
     assert_eq!(alone.into_data(), seen.inner().into_data());
 }
 
+/// What devices without kernels do.
+#[rstest]
+fn loss_in_chunks(
+    #[values(1, 20, 2 * LOSS_ROWS, 2 * LOSS_ROWS + 3)] n: usize,
+    #[values(false, true)] tied: bool,
+) {
+    let (d, v) = (6, 11);
+    let mut draw = Draw::new(6);
+    let hidden = draw.trained([n, d]);
+    let head = match tied {
+        true => draw.tensor([v, d]).transpose(),
+        false => draw.tensor([d, v]),
+    };
+    let ids: Vec<i64> = (0..n).map(|i| (i * 7 % v) as i64).collect();
+    let targets = Tensor::<1, Int>::from_data(TensorData::new(ids, [n]), &draw.1);
+    let exact = loss::composed(hidden.clone(), &head, targets.clone());
+    let head = head.inner();
+    let seen = loss::in_chunks(hidden.clone(), &head, targets.clone());
+    close("loss", &numbers(seen.clone()), &numbers(exact.clone()));
+    let of = |loss: Tensor<1>| numbers(hidden.grad(&loss.mul_scalar(0.5).backward()).unwrap());
+    close("slope", &of(seen.clone()), &of(exact));
+    let alone = loss::in_chunks(hidden.clone().inner(), &head, targets.inner());
+    assert_eq!(alone.into_data(), seen.inner().into_data());
+}
+
 /// Attention by Burn's own operations on one sequence of one row, `[length, width]`.
 fn attend(qkv: Tensor<2>, shape: &AttentionShape, inverse: &[f32]) -> Tensor<2> {
     let [length, _] = qkv.dims();

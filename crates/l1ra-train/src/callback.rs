@@ -9,6 +9,7 @@ use burn::{
     lr_scheduler::module_lr_scheduler::ModuleLearningRate,
     module::Module,
     optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams},
+    tensor::Device,
     train::{Interrupter, Learner, LearnerModel, TrainStep},
 };
 use l1ra_core::{
@@ -32,13 +33,19 @@ use crate::update_log::UpdateLog;
 /// ```
 ///
 /// Clones share one state, as Burn clones the model at every step.
+///
+/// Burn's strategies for several devices differ in who calls `optimize`. With one optimizer (`MultiDevice`),
+/// the first device does, and this is all there is to it. With one optimizer a device
+/// (`DistributedDataParallel`), each does, on gradients that all devices share; then the callback takes
+/// [an allocator for each](Self::for_each_device).
 #[derive(Clone)]
 pub struct RankCallback {
     state: Arc<Mutex<State>>,
 }
 
 struct State {
-    allocator: RankAllocator,
+    /// One, or one for each device.
+    seats: Vec<Seat>,
     updates: UpdateLog,
     error: Option<String>,
     interrupter: Option<Interrupter>,
@@ -46,6 +53,12 @@ struct State {
     /// The next call of `optimize` is to save, and takes no step.
     wanted: bool,
     saved: Option<Result<TrainingState, CoreError>>,
+}
+
+struct Seat {
+    /// Whose it is; nobody's before a device's first step, and everybody's where it is the only one.
+    device: Option<Device>,
+    allocator: RankAllocator,
 }
 
 type Observer = Box<dyn FnMut(usize, &[AdapterView]) + Send>;
@@ -64,8 +77,23 @@ pub struct RankUpdate {
 impl RankCallback {
     /// A callback around `allocator`.
     pub fn new(allocator: RankAllocator) -> Self {
-        let state = State {
+        Self::for_each_device(vec![allocator])
+    }
+
+    /// A callback for training in which every device has an optimizer of its own, as Burn's
+    /// `DistributedDataParallel` has: each device decides with an allocator of its own, from gates that
+    /// are the same everywhere as long as the gradients are. The decisions are compared; one that is not
+    /// that of the device that came first stops the training.
+    ///
+    /// `allocators` are as many as devices, each made by [`RankAllocator::new`] from the same model
+    /// and the same configuration. At least one is needed.
+    pub fn for_each_device(allocators: Vec<RankAllocator>) -> Self {
+        let seat = |allocator| Seat {
+            device: None,
             allocator,
+        };
+        let state = State {
+            seats: allocators.into_iter().map(seat).collect(),
             updates: UpdateLog::default(),
             error: None,
             interrupter: None,
@@ -110,7 +138,9 @@ impl RankCallback {
         let mut state = self.lock();
         let wanted = std::mem::take(&mut state.wanted);
         if wanted {
-            let saved = TrainingState::capture(model, optimizer, &state.allocator);
+            let saved = state.seat_of(model).and_then(|seat| {
+                TrainingState::capture(model, optimizer, &state.seats[seat].allocator)
+            });
             state.saved = Some(saved);
         }
         wanted
@@ -163,26 +193,33 @@ impl RankCallback {
 
     fn after_step<M: Module>(&self, model: M, optimizer: &mut ModuleOptimizer) -> M {
         let mut state = self.lock();
-        let next = state.allocator.step() + 1;
-        if let Some(observer) = &mut state.observer {
+        let seat = match state.seat_of(&model) {
+            Ok(seat) => seat,
+            Err(error) => {
+                state.stop(&error);
+                return model;
+            }
+        };
+        let next = state.seats[seat].allocator.step() + 1;
+        if let Some(observer) = state.observer.as_mut().filter(|_| seat == 0) {
             observer(next, &walk::adapters(&model));
         }
-        match state.allocator.after_step(model, optimizer) {
+        match state.seats[seat].allocator.after_step(model, optimizer) {
             Ok((model, outcome)) => {
                 if let Some(plan) = outcome.plan {
-                    state.updates.push(&RankUpdate {
+                    let update = RankUpdate {
                         step: outcome.step,
                         plan,
                         gates: outcome.gates,
-                    });
+                    };
+                    if let Err(error) = state.decided(update) {
+                        state.stop(&error);
+                    }
                 }
                 model
             }
             Err((model, error)) => {
-                if let Some(interrupter) = &state.interrupter {
-                    interrupter.stop(Some(&error.to_string()));
-                }
-                state.error = Some(error.to_string());
+                state.stop(&error);
                 model
             }
         }
@@ -200,17 +237,23 @@ impl RankCallback {
 
     /// The steps after which ranks are updated.
     pub fn update_steps(&self) -> Vec<usize> {
-        self.lock().allocator.schedule().steps().collect()
+        let state = self.lock();
+        let first = state.seats.first();
+        first.map_or_else(Vec::new, |seat| seat.allocator.schedule().steps().collect())
     }
 
     /// Optimizer steps so far.
     pub fn step(&self) -> usize {
-        self.lock().allocator.step()
+        let state = self.lock();
+        let steps = state.seats.iter().map(|seat| seat.allocator.step());
+        steps.max().unwrap_or(0)
     }
 
     /// Ranks or parameters that the adapters hold together.
     pub fn budget(&self) -> usize {
-        self.lock().allocator.budget()
+        let state = self.lock();
+        let first = state.seats.first();
+        first.map_or(0, |seat| seat.allocator.budget())
     }
 
     /// What went wrong, if anything did.
@@ -221,6 +264,74 @@ impl RankCallback {
     /// A panic elsewhere leaves the state whole: it is only written in one place, to the end.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The seat of the device that `model` is on; a device takes one with its first step.
+    fn seat_of<M: Module>(&mut self, model: &M) -> Result<usize, CoreError> {
+        if self.seats.len() == 1 {
+            return Ok(0);
+        }
+        let adapters = walk::adapters(model);
+        let device = adapters.first().map(|view| view.c.device().inner());
+        let mut seats = self.seats.iter();
+        let own = seats.position(|seat| seat.device.is_some() && seat.device == device);
+        let mut seats = self.seats.iter();
+        match own.or_else(|| seats.position(|seat| seat.device.is_none())) {
+            Some(seat) => {
+                self.seats[seat].device = device;
+                Ok(seat)
+            }
+            None => {
+                let known = self.seats.len();
+                let detail = format!("is on {device:?}; all {known} allocators are other devices'");
+                Err(CoreError::adapter("(module)", detail))
+            }
+        }
+    }
+
+    /// Keeps an update, unless another device has come to it before: then it must be the same.
+    fn decided(&mut self, update: RankUpdate) -> Result<(), CoreError> {
+        let known = match self.seats.len() {
+            1 => None,
+            _ => self
+                .updates
+                .since(0)
+                .into_iter()
+                .find(|known| known.step == update.step),
+        };
+        let Some(known) = known else {
+            self.updates.push(&update);
+            return Ok(());
+        };
+        let (seen, expected) = (update.plan.ranks(), known.plan.ranks());
+        let mut changes = update.plan.changes.iter().zip(seen.iter().zip(&expected));
+        match changes.find(|(_, (seen, expected))| seen != expected) {
+            None if update.plan.changes == known.plan.changes => Ok(()),
+            None => Err(CoreError::adapter(
+                "(module)",
+                format!(
+                    "after step {}, devices gave up different ranks; their gradients were not the same",
+                    update.step
+                ),
+            )),
+            Some((change, (seen, expected))) => Err(CoreError::adapter(
+                &change.path,
+                format!(
+                    "after step {}, devices decided on rank {expected} and on rank {seen}; their \
+                 gradients were not the same",
+                    update.step
+                ),
+            )),
+        }
+    }
+
+    fn stop(&mut self, error: &CoreError) {
+        if let Some(interrupter) = &self.interrupter {
+            interrupter.stop(Some(&error.to_string()));
+        }
+        self.error = Some(error.to_string());
     }
 }
 

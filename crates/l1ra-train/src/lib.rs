@@ -17,6 +17,7 @@
 //! | [`strategy`] | [`StepStrategy`]: training by optimizer steps, in Burn's `SupervisedTraining` |
 //! | [`mod@checkpoint`] | a run saved between two steps, and gone on with to the bit |
 //! | [`stop`], [`lock`], [`finite`] | asked to stop; one run a folder; numbers that are not finite |
+//! | `replicas` | several devices: copies of the model, each with its share of a window |
 //! | [`eval`] | loss and perplexity of a model on data |
 //! | [`observe`], [`ranks`] | what a run says: live display, lines, JSONL and TensorBoard files |
 //! | [`report`] | a run to look at: HTML, SVG, summary |
@@ -42,6 +43,7 @@ pub mod predict;
 pub mod ranks;
 pub mod recipe;
 pub mod recompute;
+mod replicas;
 pub mod report;
 pub mod run;
 pub mod schedule;

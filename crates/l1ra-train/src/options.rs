@@ -120,6 +120,26 @@ impl TrainOptions {
     }
 }
 
+impl TrainOptions {
+    /// Checks that a window has a micro-batch for each of `devices` devices.
+    ///
+    /// # Errors
+    /// When it has fewer.
+    pub fn check_devices(&self, devices: usize) -> Result<(), TrainError> {
+        if self.accumulation >= devices {
+            return Ok(());
+        }
+        Err(TrainError::option(
+            "accumulation",
+            self.accumulation,
+            format!(
+                "at least {devices}, as the micro-batches of a window are dealt out to the {devices} \
+                 devices; with a smaller batch_size, the window stays what it is"
+            ),
+        ))
+    }
+}
+
 fn at_least(field: &'static str, seen: usize, least: usize) -> Result<(), TrainError> {
     if seen >= least {
         Ok(())

@@ -79,6 +79,8 @@ pub struct RunInput<'a> {
     pub pad: u32,
     /// Where to train.
     pub device: &'a Device,
+    /// Further devices, each of which takes its share of every window's micro-batches.
+    pub further_devices: Vec<Device>,
     /// How the adapter's files are written.
     pub layout: Layout,
     /// Where metrics, rank decisions, checkpoints and the adapter go; made if it is not there.
@@ -119,6 +121,7 @@ impl<'a> RunInput<'a> {
             eval,
             pad: 0,
             device,
+            further_devices: Vec::new(),
             layout: Layout::default(),
             output,
             known_by: KnownBy::default(),
@@ -167,6 +170,7 @@ pub fn finetune(
     observers: Vec<Box<dyn Observer>>,
 ) -> Result<(CausalLm, RunReport), TrainError> {
     options.validate()?;
+    options.check_devices(1 + input.further_devices.len())?;
     check_rows(&input)?;
     let mut known_by = input.known_by;
     if known_by.settings.is_null() {
@@ -226,6 +230,7 @@ pub fn finetune(
         }
     };
     let mut strategy = StepStrategy::new(options, ranks.clone(), device.clone())
+        .with_further_devices(input.further_devices)
         .with_stop(input.stop)
         .with_checkpoints(folder, &options.checkpoint, identity)
         .with_observer(Box::new(lines));

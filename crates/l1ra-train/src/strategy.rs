@@ -14,7 +14,7 @@ use std::{
 use burn::{
     data::dataloader::DataLoader,
     module::Module,
-    optim::{GradientsAccumulator, GradientsParams},
+    optim::GradientsParams,
     tensor::Device,
     train::{
         InferenceStep, Interrupter, Learner, LearnerModel, SupervisedLearningStrategy,
@@ -34,12 +34,15 @@ use crate::{
     model::LossOutput,
     observe::{Observer, StepMetrics},
     options::TrainOptions,
+    replicas::Replicas,
     stop::StopSignal,
 };
 
-/// Trains for a number of optimizer steps on one device.
+/// Trains for a number of optimizer steps on one device or several.
 pub struct StepStrategy {
+    /// The first holds the optimizer.
     device: Device,
+    others: Vec<Device>,
     steps: usize,
     accumulation: usize,
     eval_every: usize,
@@ -83,6 +86,7 @@ impl StepStrategy {
     pub fn new(options: &TrainOptions, ranks: RankCallback, device: Device) -> Self {
         Self {
             device,
+            others: Vec::new(),
             steps: options.steps,
             accumulation: options.accumulation,
             eval_every: options.eval_every,
@@ -97,6 +101,13 @@ impl StepStrategy {
                 outcome: Outcome::default(),
             })),
         }
+    }
+
+    /// Deals the micro-batches of every window out to these devices as well: each holds a copy of the
+    /// model, whose adapters follow those of the first device after every step. Evaluations are the
+    /// first device's alone.
+    pub fn with_further_devices(self, others: Vec<Device>) -> Self {
+        Self { others, ..self }
     }
 
     /// Adds someone who wants to know.
@@ -210,19 +221,22 @@ impl StepStrategy {
             loader: train,
             iterator: train.iter(),
         };
+        let mut replicas = Replicas::new(&learner.model(), &self.device, &self.others);
         for step in first + 1..=self.steps {
-            let mut metrics = self.optimizer_step(learner, &mut batches, step)?;
+            let mut metrics = self.optimizer_step(learner, &replicas, &mut batches, step)?;
             metrics.seconds = before + started.elapsed().as_secs_f64() - beside;
             metrics.resident_bytes = resident_bytes().unwrap_or(0);
             self.count(&metrics);
             self.tell(|observer| observer.step(&metrics))?;
-            for update in self.ranks.updates_since(told) {
-                self.tell(|observer| observer.ranks_moved(&update))?;
-                told += 1;
+            let updates = self.ranks.updates_since(told);
+            told += updates.len();
+            for update in &updates {
+                self.tell(|observer| observer.ranks_moved(update))?;
             }
             if let Some(detail) = self.ranks.error() {
                 return Err(TrainError::Stopped { step, detail });
             }
+            replicas.follow(&learner.model(), !updates.is_empty())?;
             let began = Instant::now();
             let better = step < self.steps
                 && self.is_evaluation(step)
@@ -277,6 +291,7 @@ impl StepStrategy {
     fn optimizer_step<M>(
         &self,
         learner: &mut Learner<M>,
+        replicas: &Replicas<M>,
         batches: &mut Endless<'_>,
         step: usize,
     ) -> Result<StepMetrics, TrainError>
@@ -284,8 +299,11 @@ impl StepStrategy {
         M: LearnerModel + TrainStep<Input = TokenBatch, Output = LossOutput>,
     {
         loop {
-            let window = self.window(learner, batches, step)?;
+            let window = (0..self.accumulation).map(|_| batches.next());
+            let window = window.collect::<Result<Vec<_>, _>>();
+            let window = window.map_err(|detail| TrainError::Stopped { step, detail })?;
             let model = learner.model();
+            let window = replicas.window(&model, window);
             let mean = 1.0 / window.targets.max(1) as f64;
             let loss = window.sum * mean;
             let (grads, grad_norm) = scale_and_clip(&model, window.grads, mean, self.max_grad_norm);
@@ -330,40 +348,6 @@ impl StepStrategy {
             let detail = format!("{flaw}; {remedy}");
             return Err(TrainError::Stopped { step, detail });
         }
-    }
-
-    /// The gradients of the next window, summed.
-    fn window<M>(
-        &self,
-        learner: &Learner<M>,
-        batches: &mut Endless<'_>,
-        step: usize,
-    ) -> Result<Window, TrainError>
-    where
-        M: LearnerModel + TrainStep<Input = TokenBatch, Output = LossOutput>,
-    {
-        let mut accumulator = GradientsAccumulator::new();
-        let mut window = Window::default();
-        let model = learner.model();
-        for _ in 0..self.accumulation {
-            let batch = batches
-                .next()
-                .map_err(|detail| TrainError::Stopped { step, detail })?;
-            let samples = batch.origin.samples.clone();
-            let output = learner.train_step(batch);
-            let mut finite = true;
-            if output.item.targets > 0 {
-                let sum = output.item.sum();
-                finite = sum.is_finite();
-                window.sum += sum;
-                window.targets += output.item.targets;
-            }
-            window.samples.push((samples, finite));
-            window.tokens += output.item.tokens;
-            accumulator.accumulate(&model, output.grads);
-        }
-        window.grads = accumulator.grads();
-        Ok(window)
     }
 
     /// Evaluates unless the state was evaluated already; returns whether it is the best so far.
@@ -468,17 +452,6 @@ impl StepStrategy {
             }
         }
     }
-}
-
-/// What the micro-batches of a window gave.
-#[derive(Default)]
-struct Window {
-    grads: GradientsParams,
-    sum: f64,
-    targets: usize,
-    tokens: usize,
-    /// The samples of each micro-batch, and whether its loss is finite.
-    samples: Vec<(Vec<u32>, bool)>,
 }
 
 /// What is not finite, in which samples, and the first tensor that it is in.

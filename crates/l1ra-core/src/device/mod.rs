@@ -4,14 +4,17 @@
 //! |---|---|
 //! | `mod.rs` | names, and the device behind a name |
 //! | `probe.rs` | whether a device works, before anything depends on it |
+//! | `several.rs` | several devices in one name |
 //! | `list.rs` | every device of this build, with what it can do |
 
 mod list;
 mod probe;
+mod several;
 
 pub use burn::tensor::Device;
 pub use list::{ListedDevice, list_devices};
 pub use probe::open_device;
+pub use several::{open_devices, parse_devices};
 
 /// A device name that cannot be used.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -22,6 +25,17 @@ pub enum DeviceError {
     /// The index after the colon is no number.
     #[error("device `{0}`: the part after `:` is a device index, a number from 0")]
     Index(String),
+    /// Several devices where one is taken.
+    #[error("device `{0}`: one device is taken here; several are for training")]
+    OnlyOne(String),
+    /// Several devices that cannot be taken together.
+    #[error("devices `{names}`: {detail}")]
+    Several {
+        /// The devices as they were given.
+        names: String,
+        /// What is wrong with them.
+        detail: String,
+    },
     /// A CPU device has no index.
     #[error("device `{0}`: `{1}` is a CPU device and takes no index")]
     NoIndex(String, &'static str),
@@ -98,6 +112,9 @@ fn named(compiled: bool) -> Vec<&'static str> {
 /// # Errors
 /// An unknown name, a bad index, or a device whose feature was not compiled in.
 pub fn parse_device(name: &str) -> Result<Device, DeviceError> {
+    if name.contains(',') {
+        return Err(DeviceError::OnlyOne(name.into()));
+    }
     let (kind, index) = match name.split_once(':') {
         Some((kind, index)) => {
             let index = index.parse().map_err(|_| DeviceError::Index(name.into()))?;

@@ -80,6 +80,17 @@ impl TokenBatch {
         }
     }
 
+    /// The same, elsewhere.
+    pub fn to_device(self, device: &Device) -> Self {
+        let carry = |tensor: Tensor<1, Int>| tensor.to_device(device);
+        Self {
+            ids: self.ids.to_device(device),
+            rows: self.rows.map(carry),
+            targets: self.targets.map(carry),
+            ..self
+        }
+    }
+
     /// The same, from there.
     pub fn with_origin(self, origin: Origin) -> Self {
         Self { origin, ..self }

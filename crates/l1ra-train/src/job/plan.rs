@@ -17,7 +17,7 @@ use crate::{
     error::TrainError,
     job::{
         Job, Prediction,
-        ready::{adapters_of, device_of},
+        ready::{adapters_of, devices_of, first_of},
     },
     memory::{Bytes, available_bytes},
     observe::duration,
@@ -157,7 +157,7 @@ impl Plan {
             rows: train.len(),
             data: facts,
         };
-        outline.plan(&job.device, with_time)
+        outline.plan(&job.devices, with_time)
     }
 
     /// A plan from a model's `config.json` alone: no weights, no tokenizer. Data is read and
@@ -180,7 +180,7 @@ impl Plan {
         with_time: bool,
     ) -> Result<Self, TrainError> {
         recipe.validate()?;
-        let device = device_of(recipe)?;
+        let devices = devices_of(recipe)?;
         let config = ModelConfig::from_file(config)?;
         let adapters = adapters_of(recipe, &config)?;
         let sources = read_sources(&recipe.data)?;
@@ -192,6 +192,7 @@ impl Plan {
         let (train, eval) = (count(&sources.train)?, count(&sources.eval)?);
         let options = recipe.options(recipe.train.steps_for(train));
         options.validate()?;
+        options.check_devices(devices.len())?;
         let (batch, length) = (options.batch_size, recipe.data.max_length);
         let full = MicroBatch::full(batch, length, batch * length);
         let outline = Outline {
@@ -210,7 +211,7 @@ impl Plan {
                 eval_records: eval,
             },
         };
-        outline.plan(&device, with_time)
+        outline.plan(&devices, with_time)
     }
 
     /// Whether the predicted memory is there; `true` where the system does not say what is.
@@ -277,7 +278,8 @@ struct Outline<'a> {
 }
 
 impl Outline<'_> {
-    fn plan(self, device: &Device, with_time: bool) -> Result<Plan, TrainError> {
+    fn plan(self, devices: &[Device], with_time: bool) -> Result<Plan, TrainError> {
+        let (device, _) = first_of(devices)?;
         let (recipe, options) = (self.recipe, self.options);
         let schedule = UpdateSchedule::new(&recipe.adapters, options.steps, options.warmup_steps)?;
         let mut workload = Workload {
@@ -287,13 +289,18 @@ impl Outline<'_> {
             adapters: self.adapters.to_vec(),
             options: recipe.adapters.clone(),
             accumulation: options.accumulation,
+            devices: devices.len(),
             train: self.train,
             packed: self.packed,
             recompute: options.recompute == Recompute::Blocks,
             eval: self.eval,
             home: Home::of(device),
         };
-        let available_bytes = available_bytes();
+        // What a GPU has free is not known.
+        let available_bytes = match workload.home {
+            Home::Flex | Home::OtherCpu => available_bytes(),
+            Home::Gpu => None,
+        };
         let mut memory = predict_memory(&workload);
         let fits = |memory: &MemoryPrediction| {
             available_bytes.is_none_or(|there| memory.needed_bytes <= there)

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use l1ra_core::{
     adapter::check_rank,
     files::write_whole,
-    open_device,
+    open_devices,
     target::{AdapterSpec, adapter_specs},
 };
 use l1ra_models::{
@@ -45,8 +45,8 @@ pub struct Job {
     pub adapters: Vec<AdapterSpec>,
     /// Configuration, tokenizer and template of the model.
     pub model: ModelFiles,
-    /// Where the run will be.
-    pub device: Device,
+    /// Where the run will be; of several devices, the first holds the optimizer.
+    pub devices: Vec<Device>,
     /// Asks the run to stop after its step, saved.
     pub stop: StopSignal,
     resume: Option<Found>,
@@ -94,7 +94,7 @@ impl Job {
 
     fn build(recipe: &Recipe, progress: &dyn JobProgress) -> Result<Self, TrainError> {
         recipe.validate()?;
-        let device = device_of(recipe)?;
+        let devices = devices_of(recipe)?;
         check_output(&recipe.output)?;
         RunLock::check(&recipe.output)?;
         let reference = ModelRef::parse(&recipe.model.path)?;
@@ -115,13 +115,14 @@ impl Job {
         }
         let options = recipe.options(recipe.train.steps_for(data.train_rows()));
         options.validate()?;
+        options.check_devices(devices.len())?;
         Ok(Self {
             recipe: recipe.resolved(&options),
             options,
             data,
             adapters,
             model,
-            device,
+            devices,
             stop: StopSignal::default(),
             resume: None,
             known_by: None,
@@ -204,7 +205,8 @@ impl Job {
         }
         let started = SystemTime::now();
         let storage = self.recipe.model.dtype;
-        let loaded = self.model.load(LoadOptions { storage }, &self.device)?;
+        let (device, further) = first_of(&self.devices)?;
+        let loaded = self.model.load(LoadOptions { storage }, device)?;
         let input = RunInput {
             model: loaded.model,
             model_name: &self.recipe.model.path,
@@ -212,7 +214,8 @@ impl Job {
             packing: self.data.packing,
             eval: self.data.eval,
             pad: loaded.tokenizer.pad.unwrap_or(0),
-            device: &self.device,
+            device,
+            further_devices: further.to_vec(),
             layout: self.recipe.layout,
             output: &output,
             known_by,
@@ -246,8 +249,16 @@ impl DataProgress for Both<'_> {
     }
 }
 
-pub(super) fn device_of(recipe: &Recipe) -> Result<Device, TrainError> {
-    Ok(open_device(&recipe.device)?)
+/// The devices that a recipe names, each tried; at least one.
+pub(super) fn devices_of(recipe: &Recipe) -> Result<Vec<Device>, TrainError> {
+    Ok(open_devices(&recipe.device)?)
+}
+
+/// The device that holds the optimizer, and the others.
+pub(super) fn first_of(devices: &[Device]) -> Result<(&Device, &[Device]), TrainError> {
+    devices
+        .split_first()
+        .ok_or_else(|| TrainError::option("device", "(none)", "at least one device"))
 }
 
 /// The adapters that a recipe asks for, none with more ranks than its layer can hold.

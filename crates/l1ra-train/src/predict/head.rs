@@ -1,16 +1,15 @@
 //! What the output head and the loss need, beside what layers keep.
 //!
-//! For `T` targets and a vocabulary of `V`, the composed cross-entropy of `l1ra_ops::loss` holds, in arrays of
-//! `[T, V]` in f32:
+//! With a frozen head the loss of `l1ra_ops::loss` makes logits of [`CHUNK`] rows at a time, and the
+//! gradient of the hidden states `[T, hidden]` beside them. On `flex` that is one array
+//! `[rows, V]` in f32; elsewhere, where it is put together from Burn's own operations, the logits less
+//! their maximum and the exponential or the log-probabilities, and one more with a gradient.
 //!
-//! - forward: the logits less their maximum, and the exponential or the log-probabilities: two;
-//! - backward: the first of those, the gradient, and its negative or the exponential: three.
-//!
-//! On `flex` the loss is one operation with the head: logits of [`CHUNK`] rows at most exist at once,
-//! beside the gradient of the hidden states `[T, hidden]`.
+//! A head with an adapter has all logits at once, for `T` targets arrays of `[T, V]`: two in the forward,
+//! and three in the backward.
 //!
 //! On another CPU backend a head stored in bf16 is turned to f32 for its product (6 bytes a weight, for
-//! as long as the product takes), beside two arrays of `[T, V]`.
+//! as long as the product takes), beside two arrays of logits.
 
 use l1ra_models::{ops::LOSS_ROWS as CHUNK, weights::Storage};
 
@@ -19,22 +18,17 @@ use super::{
     workload::{Home, MicroBatch, Workload},
 };
 
-/// `[T, V]` arrays alive at once in a forward.
+/// Arrays of logits alive at once in a forward.
 const FORWARD_COPIES: u64 = 2;
-/// `[T, V]` arrays alive at once in the backward of the loss. Measured, as the sums below, with the
+/// The same in the backward of the loss. Measured, as the sums below, with the
 /// heap counter of `examples/predict_check`: the heap's peak less weights and activations is 3.02
 /// times the logits (SmolLM2, 4 × 256 tokens, 1020 targets), 3.07 (embedded model, 16 × 64).
 const BACKWARD_COPIES: u64 = 3;
-/// `[T, V]` arrays beside a bf16 head that is being converted: 2.03 to 2.1 measured (SmolLM2,
+/// Arrays of logits beside a bf16 head that is being converted: 2.03 to 2.1 measured (SmolLM2,
 /// 4 × 64 tokens, 12 to 104 targets).
 const CONVERTED_COPIES: u64 = 2;
 /// Bytes of a bf16 weight while it is being converted: a row-major copy and the f32 values.
 pub(super) const CONVERTED_BYTES: u64 = 6;
-
-/// Bytes of one `[T, V]` array in f32.
-pub(super) fn logits(workload: &Workload, batch: &MicroBatch) -> u64 {
-    F32 * batch.targets as u64 * workload.config.vocab_size as u64
-}
 
 /// Bytes at the peak of the head's forward and backward, its adapter's inputs included.
 pub(super) fn backward(workload: &Workload, batch: &MicroBatch) -> u64 {
@@ -55,8 +49,16 @@ fn peak(workload: &Workload, batch: &MicroBatch, copies: u64) -> u64 {
         let chunk = F32 * rows * workload.config.vocab_size as u64;
         return chunk + (copies - 1).min(2) * picked(workload, batch);
     }
-    let logits = logits(workload, batch);
-    (copies * logits).max(conversion(workload, logits)) + picked(workload, batch)
+    let frozen = workload.rank("lm_head") == 0;
+    let rows = if frozen { CHUNK } else { usize::MAX };
+    let rows = batch.targets.min(rows);
+    let logits = F32 * rows as u64 * workload.config.vocab_size as u64;
+    let gradient = if frozen && copies == BACKWARD_COPIES {
+        2
+    } else {
+        1
+    };
+    (copies * logits).max(conversion(workload, logits)) + gradient * picked(workload, batch)
 }
 
 fn conversion(workload: &Workload, logits: u64) -> u64 {

@@ -240,10 +240,11 @@ impl<'a> Base<'a> {
             F32 * (kept + normed) + layer.saturating_sub(head)
         };
         let waiting = self.workload.accumulation > 1;
+        let beside = self.workload.side_by_side();
         let extra = Extra {
-            gradients: if waiting { self.adapters } else { 0 },
-            activations: activations + self.shared(batch, self.workload.packed),
-            logits: head,
+            gradients: if waiting { self.adapters * beside } else { 0 },
+            activations: beside * (activations + self.shared(batch, self.workload.packed)),
+            logits: beside * head,
             other: GRAPH_LAYER * self.workload.config.num_hidden_layers as u64,
             mapped: 0,
         };

@@ -81,7 +81,8 @@ impl fmt::Display for TimePrediction {
 /// one block's adapters. Weights are made up; each part is warmed up once.
 ///
 /// What would take too long is measured smaller and scaled: rows and vocabulary by a line, the
-/// length of a row by a parabola, because attention grows with its square. The whole takes a few
+/// length of a row by a parabola, because attention grows with its square. Several GPUs share the
+/// micro-batches; what they say to each other after them is not counted. The whole takes a few
 /// seconds. Other programs that run at the same time slow the measurement as they would the run.
 ///
 /// # Errors
@@ -101,7 +102,7 @@ pub(crate) fn estimate(
     let batch = typical(&workload.train);
     let rounding = mean(&workload.train, MicroBatch::positions) / batch.positions() as f64;
     let mut parts = Vec::new();
-    let micro = workload.accumulation.max(1);
+    let micro = workload.in_turn();
     let kinds = BlockKinds::of(workload);
     for (kind, layers) in kinds.parts() {
         if layers > 0 {
@@ -131,7 +132,7 @@ pub(crate) fn estimate(
         });
     }
     let step_seconds = parts.iter().map(|p| p.seconds * p.calls as f64).sum();
-    let tokens = mean(&workload.train, |batch| batch.tokens) * micro as f64;
+    let tokens = mean(&workload.train, |batch| batch.tokens) * workload.accumulation.max(1) as f64;
     Ok(TimePrediction {
         step_seconds,
         tokens_per_second: tokens / f64::max(step_seconds, 1e-9),

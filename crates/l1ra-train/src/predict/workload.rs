@@ -111,6 +111,9 @@ pub struct Workload {
     pub options: L1raConfig,
     /// Micro-batches of an optimizer step.
     pub accumulation: usize,
+    /// Devices that a step's micro-batches are dealt out to: GPUs, each with memory of its own, or the
+    /// same CPU under several names.
+    pub devices: usize,
     /// Micro-batches that training will see, all of them or a sample.
     pub train: Vec<MicroBatch>,
     /// Whether training rows hold several texts: each row then has a mask of its own. Rows of an
@@ -142,12 +145,29 @@ impl Workload {
             adapters,
             options: options.clone(),
             accumulation: 1,
+            devices: 1,
             train: batches,
             packed: false,
             recompute: false,
             eval: Vec::new(),
             home: Home::default(),
         })
+    }
+
+    /// Micro-batches that are at work in one memory at the same time.
+    pub(crate) fn side_by_side(&self) -> u64 {
+        match self.home {
+            Home::Gpu => 1,
+            Home::Flex | Home::OtherCpu => self.devices.max(1) as u64,
+        }
+    }
+
+    /// Micro-batches of a step that follow each other.
+    pub(crate) fn in_turn(&self) -> usize {
+        match self.home {
+            Home::Gpu => self.accumulation.div_ceil(self.devices.max(1)).max(1),
+            Home::Flex | Home::OtherCpu => self.accumulation.max(1), // They share the cores.
+        }
     }
 
     /// Bytes of one number of a matrix.

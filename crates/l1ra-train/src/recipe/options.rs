@@ -19,7 +19,7 @@ pub struct Recipe {
     /// Folder for everything that the run writes; made if it is not there.
     pub output: PathBuf,
     /// Where to train: flex, ndarray, wgpu, vulkan, metal, cuda or rocm; a GPU may have an index
-    /// (cuda:1).
+    /// (cuda:1), and several share the micro-batches of a step (cuda:0,1).
     pub device: String,
     /// How the adapter's files are written: folded (PEFT and llama.cpp), exact (PEFT) or padded
     /// (PEFT, llama.cpp and vLLM).
