@@ -1,7 +1,9 @@
-"""One JSON line: speed of PyTorch on a Hugging Face causal LM, CPU, as `l1ra bench` measures ours.
+"""One JSON line: speed of PyTorch on a Hugging Face causal LM, as `l1ra bench` measures ours.
 
-  bench_torch.py --model DIR --method {lora,forward,generate} [--seq 256 --batch 4 --steps 10
-                 --warmup 2 --threads 2 --dtype f32|bf16 --rank 16]
+  bench_torch.py --model DIR|config.json --method {lora,forward,generate} [--seq 256 --batch 4
+                 --steps 10 --warmup 2 --threads 2 --dtype f32|bf16 --rank 16 --device cpu|cuda]
+
+A config.json alone gives a model whose weights are drawn.
 
 A training step is zero_grad, forward, backward, clipping, AdamW, with PEFT's LoRA on all linear
 layers and every token a target. bf16: base weights and activations in bf16, adapters in f32 under
@@ -17,6 +19,7 @@ for name, value in dict(seq=256, batch=4, steps=10, warmup=2, threads=2, rank=16
     ap.add_argument("--" + name, type=int, default=value)
 ap.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
 ap.add_argument("--checkpointing", action="store_true")
+ap.add_argument("--device", default="cpu")
 a = ap.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(a.threads)
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -27,16 +30,24 @@ torch.manual_seed(0)
 transformers.utils.logging.disable_progress_bar()
 dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[a.dtype]
 began = time.perf_counter()
-model = transformers.AutoModelForCausalLM.from_pretrained(a.model, dtype=dtype, attn_implementation="sdpa")
+if a.model.endswith(".json"):
+    config = transformers.AutoConfig.from_pretrained(a.model)
+    with torch.device(a.device):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+else:
+    model = transformers.AutoModelForCausalLM.from_pretrained(a.model, dtype=dtype, attn_implementation="sdpa")
+model.to(a.device)
+sync = torch.cuda.synchronize if a.device.startswith("cuda") else lambda: None
+sync()
 load_s = time.perf_counter() - began
 vocabulary = model.config.vocab_size
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 loaded = peak()
 generator = torch.Generator().manual_seed(0)
-draw = lambda rows: torch.randint(0, vocabulary, (rows, a.seq), generator=generator)
+draw = lambda rows: torch.randint(0, vocabulary, (rows, a.seq), generator=generator).to(a.device)
 cast = contextlib.nullcontext
 if a.dtype == "bf16" and a.method == "lora":
-    cast = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    cast = lambda: torch.autocast(a.device.split(":")[0], dtype=torch.bfloat16)
 times, loss, trainable = [], None, 0
 
 if a.method == "lora":
@@ -63,12 +74,14 @@ if a.method == "generate":
             for new in (a.warmup, a.warmup + a.steps):
                 began = time.perf_counter()
                 model.generate(prompt, max_new_tokens=new, min_new_tokens=new, do_sample=False)
+                sync()
                 total.append(time.perf_counter() - began)
             times.append((total[1] - total[0]) / a.steps)
     tokens = 1
 else:
     for step in range(a.warmup + a.steps):
         ids = draw(a.batch)
+        sync()
         began = time.perf_counter()
         if a.method == "forward":
             with torch.no_grad():
@@ -81,6 +94,7 @@ else:
             loss = float(out.detach())
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
+        sync()
         times.append(time.perf_counter() - began)
     times = times[a.warmup:]
     tokens = a.batch * a.seq
@@ -91,4 +105,5 @@ print(json.dumps({
     "checkpointing": a.checkpointing, "steps": len(times), "trainable": trainable,
     "median_step_s": median, "min_step_s": min(times), "max_step_s": max(times),
     "tokens_per_s": tokens / median, "rss_after_load_mb": loaded, "peak_rss_mb": peak(),
-    "load_s": load_s, "loss": loss}))
+    "device": a.device, "load_s": load_s, "loss": loss,
+    "device_mb": torch.cuda.max_memory_reserved() >> 20 if a.device.startswith("cuda") else None}))

@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `check` | format, lints, spelling |
 //! | `test` | `cargo test --workspace` |
+//! | `device-tests` | the tests that compare a GPU backend, or `ndarray`, with the CPU |
+//! | `setup` | what a machine needs for a GPU backend |
+//! | `gpu-check` | everything that has to be seen on a real GPU, in one run |
 //! | `doc` | the documentation, where a warning is an error |
 //! | `licenses` | every dependency's licence against `deny.toml` |
 //! | `validate` | all of the above |
@@ -17,13 +20,16 @@
 mod bench;
 mod check;
 mod corpus;
+mod device;
 mod download;
 mod fetch;
 mod fixtures;
+mod gpu_check;
 mod interop;
 mod licenses;
 mod process;
 mod python;
+mod setup;
 mod spdx;
 
 use std::path::PathBuf;
@@ -53,6 +59,22 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the tests that compare a backend's device with the CPU: logits, gradients, recorded traces, a
+    /// short fine-tuning
+    DeviceTests {
+        #[arg(value_enum)]
+        backend: device::Backend,
+        /// Passed on to the test programs
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Say what this machine needs for a GPU backend, and what of it is there
+    Setup {
+        #[command(subcommand)]
+        backend: Setup,
+    },
+    /// Build for a GPU backend and see everything there: tests, fine-tuning, speed
+    GpuCheck(gpu_check::GpuCheck),
     /// Build the documentation of the workspace; a warning is an error
     Doc,
     /// Check every dependency's licence against the allow list of deny.toml
@@ -107,6 +129,19 @@ enum Task {
     },
 }
 
+#[derive(Subcommand)]
+enum Setup {
+    /// NVIDIA GPUs
+    Cuda {
+        /// An LLVM with static libraries and the NVPTX target, to build with in place of the one that the
+        /// first build fetches
+        #[arg(long, value_name = "DIR")]
+        llvm: Option<PathBuf>,
+    },
+    /// GPUs through Vulkan, Metal or DirectX
+    Wgpu,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,6 +157,12 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Check => check::check(),
         Task::Test { arguments } => check::test(&arguments),
+        Task::DeviceTests { backend, arguments } => device::test(backend, &arguments),
+        Task::Setup { backend } => match backend {
+            Setup::Cuda { llvm } => setup::cuda(llvm.as_deref()),
+            Setup::Wgpu => setup::wgpu(),
+        },
+        Task::GpuCheck(options) => gpu_check::run(&options),
         Task::Doc => check::doc(),
         Task::Licenses => licenses::run(),
         Task::Validate => check::validate(),

@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// List the devices of this build and what they can do
     Devices,
     /// Measure a training step, a forward or generation on random tokens
+    #[command(
+        after_help = "--model may be a config.json: a model of that shape, with weights that are drawn."
+    )]
     Bench(BenchArgs),
 }
 

@@ -19,6 +19,7 @@ mod signals;
 use std::process::ExitCode;
 
 use args::Command;
+use l1ra_core::device::guard;
 use output::Output;
 
 fn main() -> ExitCode {
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         }
     };
     let output = Output::new(cli.json, cli.quiet, cli.verbose);
-    let result = match &cli.command {
+    let run = || match &cli.command {
         Command::Train(args) => commands::train(args, &output),
         Command::Eval(args) => commands::eval(args, &output),
         Command::Generate(args) => commands::generate(args, &output),
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
         Command::Devices => commands::devices(&output),
         Command::Bench(args) => commands::bench(args, &output),
     };
+    // What a device says outside of training, which has an error of its own for it.
+    let result = guard(run).unwrap_or_else(|failure| Err(failure::of_device(failure)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

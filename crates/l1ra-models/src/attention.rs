@@ -3,7 +3,7 @@
 use burn::{
     module::Module,
     nn::RmsNorm,
-    tensor::{Tensor, activation::softmax},
+    tensor::{DType, Device, FloatDType, Tensor, activation::softmax},
 };
 use l1ra_core::{AdaptedLinear, Output, forward_together};
 use l1ra_ops::{
@@ -94,6 +94,14 @@ impl Attention {
         }
     }
 
+    /// What a device without kernels of ours takes products in: two bytes where the base has them.
+    fn product_type(&self, device: &Device) -> FloatDType {
+        match has_kernels(device) {
+            true => FloatDType::F32,
+            false => FloatDType::from(self.q_proj.weight.val().dtype()),
+        }
+    }
+
     fn apart(&self, qkv: Tensor<3>) -> [Tensor<3>; 3] {
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         [(0, q), (q, kv), (q + kv, kv)].map(|(start, length)| qkv.clone().narrow(2, start, length))
@@ -102,7 +110,7 @@ impl Attention {
     /// By Burn's own operations, with Burn's own backward: `[batch, length, heads · head_dim]`.
     ///
     /// Query heads that share a key/value head are taken together as rows of one product, so keys
-    /// and values are never repeated.
+    /// and values are never repeated. Products are taken in the type of the base, softmax in f32.
     fn composed(
         &self,
         [q, k, v]: [Tensor<3>; 3],
@@ -128,13 +136,22 @@ impl Attention {
         let q = q
             .mul_scalar(1.0 / (d as f64).sqrt())
             .reshape([batch, kv_heads, rows, d]);
-        let scores = q.matmul(k.swap_dims(2, 3)); // [batch, kv_heads, rows, total]
+        let dtype = self.product_type(&q.device());
+        let scores = product(q, k.swap_dims(2, 3), dtype); // [batch, kv_heads, rows, total]
         let mut scores = scores.reshape([batch, heads, length, total]);
         if let Some(mask) = mask {
             scores = scores + mask.clone();
         }
         let weights = softmax(scores, 3).reshape([batch, kv_heads, rows, total]);
-        let y = weights.matmul(v).reshape([batch, heads, length, d]);
+        let y = product(weights, v, dtype).reshape([batch, heads, length, d]);
         y.swap_dims(1, 2).reshape([batch, length, heads * d])
     }
+}
+
+/// `a·b` in `dtype`, the result in f32.
+fn product(a: Tensor<4>, b: Tensor<4>, dtype: FloatDType) -> Tensor<4> {
+    if DType::from(dtype) == a.dtype() {
+        return a.matmul(b);
+    }
+    a.cast(dtype).matmul(b.cast(dtype)).cast(FloatDType::F32)
 }

@@ -128,15 +128,18 @@ pub fn in_chunks(hidden: Tensor<2>, head: &Tensor<2>, targets: Tensor<1, Int>) -
         }
     }
     if gradients.is_empty() {
-        return match hidden.is_autodiff() {
-            true => Tensor::from_inner(loss),
-            false => loss,
+        return match hidden.gradient_checkpointing_strategy() {
+            Some(strategy) => {
+                Tensor::from_inner(loss).with_gradient_checkpointing_strategy(strategy)
+            }
+            None => loss,
         };
     }
-    let gradient = Tensor::from_inner(Tensor::cat(gradients, 0).reshape([rows, width]));
+    // Tensors outside a graph are constants in it, whatever its way of keeping activations.
+    let gradient = Tensor::cat(gradients, 0).reshape([rows, width]);
     let carrier = (hidden * gradient).sum();
-    let value = Tensor::from_inner(carrier.clone().inner());
-    carrier - value + Tensor::from_inner(loss)
+    let value = carrier.clone().inner();
+    carrier - value + loss
 }
 
 /// The same by Burn's own operations, with Burn's own backward: the reference.

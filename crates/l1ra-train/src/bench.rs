@@ -14,6 +14,7 @@ use burn::{
 };
 use l1ra_core::{
     L1raConfig, RankAllocator, attach_adapters,
+    device::DeviceFailure,
     optim::{AdamEConfig, adapter_optimizer},
     walk::{AdapterView, adapter_parameters, adapters},
 };
@@ -26,7 +27,7 @@ use crate::{
     clip::scale_and_clip,
     data::{Origin, TokenBatch},
     error::TrainError,
-    memory::{peak_resident_bytes, resident_bytes},
+    memory::{device_bytes, peak_resident_bytes, resident_bytes},
     model::FineTune,
 };
 
@@ -130,6 +131,9 @@ pub struct BenchResult {
     pub rss_after_load_mb: u64,
     /// Peak of resident memory, in units of 2²⁰ bytes.
     pub peak_rss_mb: u64,
+    /// What Burn holds of a GPU's memory after the last step, its free pages counted, in the same units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_mb: Option<u64>,
     /// Seconds of the first step, warm-up included.
     pub first_step_s: f64,
     /// Loss of the last step.
@@ -160,7 +164,8 @@ pub fn bench(
         Method::Forward => run.forward(&model),
         Method::Generate => run.generate(&model)?,
     };
-    Ok(measured.result(options, loaded))
+    let on_device = device_bytes(device);
+    Ok(measured.result(options, loaded, on_device))
 }
 
 impl BenchOptions {
@@ -383,9 +388,10 @@ impl Run<'_> {
             let ids = Tensor::<2, Int>::from_data(data, &self.device);
             let began = Instant::now();
             let logits = model.forward(ids, None);
-            let _ = self.device.sync();
+            // What a device could not do, it says when something is read.
+            let one = logits.slice([0..1, 0..1, 0..1]);
+            let _: f32 = one.into_scalar();
             let seconds = began.elapsed().as_secs_f64();
-            drop(logits);
             if step == 0 {
                 measured.first = seconds;
             }
@@ -431,11 +437,20 @@ impl Run<'_> {
     }
 
     fn synchronise(&self) -> Result<(), TrainError> {
-        self.device.sync().map_err(|error| TrainError::Stopped {
-            step: 0,
-            detail: format!("the device could not be measured: {error}"),
-        })
+        wait_for(&self.device)
     }
+}
+
+/// Waits for a device.
+fn wait_for(device: &Device) -> Result<(), TrainError> {
+    device.sync().map_err(|error| {
+        let said = error.to_string();
+        let failure = DeviceFailure::of_message(&said).unwrap_or(DeviceFailure {
+            detail: said,
+            out_of_memory: false,
+        });
+        TrainError::device_failed("in a measurement", failure)
+    })
 }
 
 /// The time from one part to the next.
@@ -453,10 +468,7 @@ impl Watch {
     }
 
     fn lap(&mut self) -> Result<f64, TrainError> {
-        self.device.sync().map_err(|error| TrainError::Stopped {
-            step: 0,
-            detail: format!("the device could not be measured: {error}"),
-        })?;
+        wait_for(&self.device)?;
         let seconds = self.began.elapsed().as_secs_f64();
         self.began = Instant::now();
         Ok(seconds)
@@ -539,7 +551,12 @@ impl ModuleMapper for CloseGates {
 }
 
 impl Measured {
-    fn result(mut self, options: &BenchOptions, loaded: u64) -> BenchResult {
+    fn result(
+        mut self,
+        options: &BenchOptions,
+        loaded: u64,
+        on_device: Option<u64>,
+    ) -> BenchResult {
         self.seconds.sort_unstable_by(f64::total_cmp);
         let at = |index: usize| self.seconds.get(index).copied().unwrap_or(f64::NAN);
         let median = at(self.seconds.len() / 2);
@@ -563,6 +580,7 @@ impl Measured {
             tokens_per_s: self.tokens_a_step as f64 / median,
             rss_after_load_mb: loaded,
             peak_rss_mb: mb(peak_resident_bytes()),
+            device_mb: on_device.map(|bytes| mb(Some(bytes))),
             first_step_s: self.first,
             loss: self.loss,
             breakdown: self.breakdown,

@@ -85,6 +85,9 @@ impl RankCallback {
     /// are the same everywhere as long as the gradients are. The decisions are compared; one that is not
     /// that of the device that came first stops the training.
     ///
+    /// The stop is a request to Burn's training. With an all-reduce that waits for every device (NCCL), the
+    /// device that came first may wait in the next one for the other, which has stopped.
+    ///
     /// `allocators` are as many as devices, each made by [`RankAllocator::new`] from the same model
     /// and the same configuration. At least one is needed.
     pub fn for_each_device(allocators: Vec<RankAllocator>) -> Self {

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use l1ra_core::{ConfigError, CoreError, DeviceError, is_users_path};
+use l1ra_core::{ConfigError, CoreError, DeviceError, device::DeviceFailure, is_users_path};
 use l1ra_models::ModelError;
+
+use crate::predict::MemoryPrediction;
 
 /// Anything that can stop a run.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +102,16 @@ pub enum TrainError {
         /// The newest one that is there.
         kept: Option<PathBuf>,
     },
+    /// A device that gave up, most often for want of memory.
+    #[error("{}", device_failed(when, failure, predicted.as_deref()))]
+    DeviceFailed {
+        /// What was being done.
+        when: String,
+        /// What it said.
+        failure: DeviceFailure,
+        /// The prediction of the run's memory, where there is one.
+        predicted: Option<String>,
+    },
     /// A number that is not finite, or a failure within Burn's training.
     #[error("training stopped at step {step}: {detail}")]
     Stopped {
@@ -108,6 +120,19 @@ pub enum TrainError {
         /// What was seen.
         detail: String,
     },
+}
+
+fn device_failed(when: &str, failure: &DeviceFailure, predicted: Option<&str>) -> String {
+    let detail = &failure.detail;
+    if !failure.out_of_memory {
+        return format!("the device failed {when}: {detail}");
+    }
+    let predicted = predicted.map_or_else(String::new, |text| format!("; predicted: {text}"));
+    format!(
+        "the device ran out of memory {when}: {detail}{predicted}. Fewer rows (train.batch_size, with more \
+         train.accumulation), shorter ones (data.max_length), train.recompute = \"blocks\" and \
+         model.dtype = \"bf16\" need less"
+    )
 }
 
 fn saved_as(checkpoint: Option<&Path>) -> String {
@@ -157,6 +182,27 @@ impl TrainError {
         }
     }
 
+    /// A device that gave up.
+    pub(crate) fn device_failed(when: impl Into<String>, failure: DeviceFailure) -> Self {
+        Self::DeviceFailed {
+            when: when.into(),
+            failure,
+            predicted: None,
+        }
+    }
+
+    /// The same with the prediction of the run's memory, where that is what was short.
+    pub(crate) fn with_prediction(self, memory: &MemoryPrediction) -> Self {
+        match self {
+            Self::DeviceFailed { when, failure, .. } => Self::DeviceFailed {
+                when,
+                failure,
+                predicted: memory.to_string().lines().next().map(str::to_string),
+            },
+            other => other,
+        }
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io {
             path: path.into(),
@@ -167,7 +213,10 @@ impl TrainError {
     /// Whether the user's input is at fault, found before any long work: programs exit with 2.
     pub fn is_users_mistake(&self) -> bool {
         match self {
-            Self::Stopped { .. } | Self::Interrupted { .. } | Self::NotSaved { .. } => false,
+            Self::Stopped { .. }
+            | Self::DeviceFailed { .. }
+            | Self::Interrupted { .. }
+            | Self::NotSaved { .. } => false,
             Self::Io { source, .. } => is_users_path(source),
             Self::Core(error) => error.is_users_mistake(),
             Self::Model(error) => error.is_users_mistake(),

@@ -11,6 +11,7 @@
 //! | [`predict`] | memory and time of a run, before it |
 //! | [`options`] | [`TrainOptions`]: the settings of the training loop |
 //! | [`clip`], [`schedule`], [`recompute`] | global-norm clipping, learning rates, blocks run again in the backward |
+//! | [`loss_scale`] | gradients that pass through f16 without vanishing |
 //! | [`mod@bench`] | what a step costs on this machine |
 //! | [`callback`] | [`RankCallback`]: rank reallocation in any `TrainStep`, usable alone |
 //! | [`model`] | [`FineTune`]: a language model as a Burn learner |
@@ -34,6 +35,7 @@ pub mod eval;
 pub mod finite;
 pub mod job;
 pub mod lock;
+pub mod loss_scale;
 pub mod memory;
 pub mod model;
 pub mod observe;

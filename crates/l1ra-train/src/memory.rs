@@ -7,13 +7,15 @@
 //! | available | `MemAvailable`, and what is left to the control group | `sysinfo` |
 //!
 //! Resident bytes count file pages that are mapped and were touched, the program itself among them.
-//! Memory of a GPU is in none of these figures.
+//! Memory of a GPU is in none of these figures; [`device_bytes`] has what Burn's allocator holds of it.
 
 mod allocator;
 #[cfg(any(target_os = "linux", test))]
 mod cgroup;
 
 use std::fmt;
+
+use burn::tensor::Device;
 
 pub use allocator::{allocated_bytes, keep_freed_memory};
 
@@ -26,6 +28,13 @@ pub fn resident_bytes() -> Option<u64> {
 /// keeps no such mark: everywhere but on Linux. [`PeakMemory`] works anywhere.
 pub fn peak_resident_bytes() -> Option<u64> {
     system::peak()
+}
+
+/// Bytes that Burn's allocator holds on a device with memory of its own, free pages that it keeps for
+/// later among them; `None` for a CPU, whose tensors are in the process's memory.
+pub fn device_bytes(device: &Device) -> Option<u64> {
+    let usage = device.clone().inner().memory_pool_usage();
+    usage.map(|usage| usage.bytes_reserved)
 }
 
 /// Bytes that this process could still take without swapping: what the machine has to give, or what

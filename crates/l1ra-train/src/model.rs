@@ -12,7 +12,7 @@ use burn::{
 };
 use l1ra_models::CausalLm;
 
-use crate::{callback::RankCallback, data::TokenBatch, recompute};
+use crate::{callback::RankCallback, data::TokenBatch, loss_scale::LossScale, recompute};
 
 /// What one forward gives: the loss summed over targets, and their number.
 #[derive(Clone, Debug)]
@@ -67,6 +67,8 @@ pub struct FineTune {
     recompute: bool,
     #[module(skip)]
     seed: u64,
+    #[module(skip)]
+    scale: LossScale,
 }
 
 impl FineTune {
@@ -78,7 +80,13 @@ impl FineTune {
             reduction: Reduction::Sum,
             recompute: false,
             seed: 0,
+            scale: LossScale::default(),
         }
+    }
+
+    /// The same with gradients that come multiplied by `scale`; whoever takes a step divides them by it.
+    pub fn with_loss_scale(self, scale: LossScale) -> Self {
+        Self { scale, ..self }
     }
 
     /// The same with the activations of blocks made again in the backward.
@@ -105,9 +113,13 @@ impl FineTune {
 
     /// What the backward begins with, for a loss summed over `targets`.
     pub(crate) fn reduced(&self, loss_sum: Tensor<1>, targets: usize) -> Tensor<1> {
-        match self.reduction {
+        let loss = match self.reduction {
             Reduction::Sum => loss_sum,
             Reduction::Mean => loss_sum.div_scalar(targets as f64),
+        };
+        match self.scale.value() {
+            1.0 => loss,
+            scale => loss.mul_scalar(scale),
         }
     }
 

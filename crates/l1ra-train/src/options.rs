@@ -121,11 +121,20 @@ impl TrainOptions {
 }
 
 impl TrainOptions {
-    /// Checks that a window has a micro-batch for each of `devices` devices.
+    /// Checks that a window has a micro-batch for each of `devices` devices, and that what one of them drops
+    /// out in a block can be dropped again when the block is made again: Burn's generator is one for all.
     ///
     /// # Errors
-    /// When it has fewer.
+    /// When it is not so.
     pub fn check_devices(&self, devices: usize) -> Result<(), TrainError> {
+        if devices > 1 && self.adapters.dropout > 0.0 && self.recompute != Recompute::Off {
+            return Err(TrainError::option(
+                "recompute",
+                self.recompute,
+                "off, with dropout on several devices: they draw from one generator, and a block made \
+                 again would drop other parts",
+            ));
+        }
         if self.accumulation >= devices {
             return Ok(());
         }

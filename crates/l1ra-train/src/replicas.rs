@@ -5,13 +5,18 @@
 //! micro-batches are dealt out, each device adds up its own gradients, and the sums meet on the first.
 //! So a window is the same on any number of devices, up to the order of sums.
 
-use std::{panic::resume_unwind, thread};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::mpsc::{self, Receiver, Sender},
+    thread,
+};
 
 use burn::{
     module::Module,
     optim::{GradientsAccumulator, GradientsParams},
     tensor::Device,
-    train::TrainStep,
+    train::{TrainOutput, TrainStep},
 };
 use l1ra_core::{
     CoreError,
@@ -34,6 +39,11 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// Mean loss over the targets.
+    pub(crate) fn loss(&self) -> f64 {
+        self.sum * (1.0 / self.targets.max(1) as f64)
+    }
+
     /// Forward and backward of `batches`, one after the other, on the model's device.
     fn of<M>(model: &M, batches: Vec<TokenBatch>) -> Self
     where
@@ -41,21 +51,22 @@ impl Window {
     {
         let mut accumulator = GradientsAccumulator::new();
         let mut window = Self::default();
+        let mut outputs = Vec::with_capacity(batches.len());
         for batch in batches {
             let samples = batch.origin.samples.clone();
-            let output = TrainStep::step(model, batch);
-            let mut finite = true;
-            if output.item.targets > 0 {
-                let sum = output.item.sum();
-                finite = sum.is_finite();
-                window.sum += sum;
-                window.targets += output.item.targets;
-            }
-            window.samples.push((samples, finite));
-            window.tokens += output.item.tokens;
-            accumulator.accumulate(model, output.grads);
+            let TrainOutput { item, grads } = TrainStep::step(model, batch);
+            accumulator.accumulate(model, grads);
+            outputs.push((samples, item));
         }
         window.grads = accumulator.grads();
+        // Read when all is under way: a device is waited for once.
+        for (samples, item) in outputs {
+            let sum = if item.targets > 0 { item.sum() } else { 0.0 };
+            window.samples.push((samples, sum.is_finite()));
+            window.sum += sum;
+            window.targets += item.targets;
+            window.tokens += item.tokens;
+        }
         window
     }
 }
@@ -64,23 +75,39 @@ impl Window {
 pub(crate) struct Replicas<M> {
     /// Where the model itself is.
     first: Device,
-    copies: Vec<(Device, M)>,
+    copies: Vec<Replica<M>>,
+}
+
+struct Replica<M> {
+    device: Device,
+    model: M,
+    worker: Worker,
 }
 
 impl<M> Replicas<M>
 where
-    M: Module + TrainStep<Input = TokenBatch, Output = LossOutput>,
+    M: Module + TrainStep<Input = TokenBatch, Output = LossOutput> + 'static,
 {
     /// Copies of `model`, which is on `first`, on `others`.
-    pub(crate) fn new(model: &M, first: &Device, others: &[Device]) -> Self {
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn new(model: &M, first: &Device, others: &[Device]) -> io::Result<Self> {
         let copy = |device: &Device| {
             let device = device.clone().autodiff();
-            (device.clone(), model.clone().fork(&device))
+            let worker = Worker::start()?;
+            let (original, there) = (model.clone(), device.clone());
+            let model = worker.run(move || original.fork(&there)).wait();
+            Ok(Replica {
+                device,
+                model,
+                worker,
+            })
         };
-        Self {
+        Ok(Self {
             first: first.clone().inner(),
-            copies: others.iter().map(copy).collect(),
-        }
+            copies: others.iter().map(copy).collect::<io::Result<_>>()?,
+        })
     }
 
     /// A window of `batches`: each device takes as many, one after the other, and their gradients are
@@ -88,29 +115,23 @@ where
     pub(crate) fn window(&self, model: &M, batches: Vec<TokenBatch>) -> Window {
         let mut shares = shares(batches, 1 + self.copies.len()).into_iter();
         let own = shares.next().unwrap_or_default();
-        let (mut window, others) = thread::scope(|scope| {
-            let at_work: Vec<_> = self
-                .copies
-                .iter()
-                .zip(shares)
-                .map(|((device, copy), share)| {
-                    let (device, copy) = (device.clone(), copy.clone());
-                    scope.spawn(move || {
-                        let here = share.into_iter().map(|batch| batch.to_device(&device));
-                        Window::of(&copy, here.collect())
-                    })
+        let at_work: Vec<_> = self
+            .copies
+            .iter()
+            .zip(shares)
+            .map(|(replica, share)| {
+                let (device, model) = (replica.device.clone(), replica.model.clone());
+                replica.worker.run(move || {
+                    let here = share.into_iter().map(|batch| batch.to_device(&device));
+                    Window::of(&model, here.collect())
                 })
-                .collect();
-            let own = Window::of(model, own);
-            let others: Vec<Window> = at_work
-                .into_iter()
-                .map(|work| work.join().unwrap_or_else(|panic| resume_unwind(panic)))
-                .collect();
-            (own, others)
-        });
+            })
+            .collect();
+        let mut window = Window::of(model, own);
         let mut accumulator = GradientsAccumulator::new();
         accumulator.accumulate(model, window.grads);
-        for other in others {
+        for other in at_work {
+            let other = other.wait();
             accumulator.accumulate(model, other.grads.to_device(&self.first, model));
             window.sum += other.sum;
             window.targets += other.targets;
@@ -127,13 +148,62 @@ where
     /// # Errors
     /// A copy that is not what `model` is.
     pub(crate) fn follow(&mut self, model: &M, ranks_moved: bool) -> Result<(), CoreError> {
-        for (device, copy) in &mut self.copies {
-            *copy = follow(copy.clone(), model, device);
-            if ranks_moved {
-                check_replica(copy, model)?;
-            }
+        for replica in &mut self.copies {
+            let (device, copy) = (replica.device.clone(), replica.model.clone());
+            let original = model.clone();
+            replica.model = replica
+                .worker
+                .run(move || {
+                    let copy = follow(copy, &original, &device);
+                    match ranks_moved {
+                        true => check_replica(&copy, &original).map(|()| copy),
+                        false => Ok(copy),
+                    }
+                })
+                .wait()?;
         }
         Ok(())
+    }
+}
+
+/// A thread that lives as long as the run. The runtimes of GPUs keep memory for every thread that has used
+/// them: a new thread for each step would take that of a step each time.
+struct Worker {
+    jobs: Sender<Box<dyn FnOnce() + Send>>,
+}
+
+impl Worker {
+    fn start() -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        thread::Builder::new()
+            .name("device".into())
+            .spawn(move || queue.into_iter().for_each(|job| job()))?;
+        Ok(Self { jobs })
+    }
+
+    /// Begins `work` after what was begun before.
+    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Pending<T> {
+        let (answer, done) = mpsc::channel();
+        let job = move || {
+            let result = catch_unwind(AssertUnwindSafe(work));
+            let _ = answer.send(result); // Nobody waits where the run ended meanwhile.
+        };
+        let _ = self.jobs.send(Box::new(job)); // Waiting tells, should the thread be gone.
+        Pending(done)
+    }
+}
+
+/// What a worker was asked for.
+struct Pending<T>(Receiver<thread::Result<T>>);
+
+impl<T> Pending<T> {
+    /// The answer; a panic in the worker goes on here.
+    fn wait(self) -> T {
+        match self.0.recv() {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => resume_unwind(Box::new("the thread of a device is gone")),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use burn::{
 };
 use l1ra_core::{
     RankAllocator, attach_adapters,
+    device::guard,
     optim::adapter_optimizer,
     peft::{Layout, install_adapters, save_adapter},
     walk::{AdapterView, adapter_parameters, adapters},
@@ -23,6 +24,7 @@ use crate::{
     data::{Order, Packing, Sample, TokenBatch, TokenLoader, loader},
     error::TrainError,
     eval::EvalResult,
+    loss_scale::LossScale,
     model::FineTune,
     observe::{AdapterInfo, JsonLines, Observer, RunStart, Silent},
     options::TrainOptions,
@@ -57,8 +59,9 @@ pub struct RunReport {
     pub tokens: usize,
     /// Seconds in optimizer steps, evaluations not counted.
     pub seconds: f64,
-    /// Peak resident memory of the process, bytes: the system's own mark, or the largest after a step
-    /// where there is none; 0 where the system does not say.
+    /// Peak memory, bytes: on a GPU the most that Burn held of it after a step; on a CPU the process's
+    /// resident memory, by the system's own mark, or the largest after a step where there is none; 0 where
+    /// the system does not say.
     pub peak_bytes: u64,
 }
 
@@ -162,9 +165,22 @@ impl KnownBy {
 ///
 /// # Errors
 /// An option or target that cannot work, found before the first step; a checkpoint of another run; a
-/// loss or gate that is not finite; a file that cannot be written; [`TrainError::Interrupted`] when
-/// `stop` was requested.
+/// loss or gate that is not finite; a device that runs out of memory or fails; a file that cannot be
+/// written; [`TrainError::Interrupted`] when `stop` was requested.
 pub fn finetune(
+    options: &TrainOptions,
+    input: RunInput<'_>,
+    observers: Vec<Box<dyn Observer>>,
+) -> Result<(CausalLm, RunReport), TrainError> {
+    guard(|| train(options, input, observers)).unwrap_or_else(|failure| {
+        Err(TrainError::device_failed(
+            "beside the training steps",
+            failure,
+        ))
+    })
+}
+
+fn train(
     options: &TrainOptions,
     input: RunInput<'_>,
     observers: Vec<Box<dyn Observer>>,
@@ -229,7 +245,9 @@ pub fn finetune(
             JsonLines::resume(input.output, progress)?
         }
     };
+    let scale = LossScale::of(&model);
     let mut strategy = StepStrategy::new(options, ranks.clone(), device.clone())
+        .with_loss_scale(scale.clone())
         .with_further_devices(input.further_devices)
         .with_stop(input.stop)
         .with_checkpoints(folder, &options.checkpoint, identity)
@@ -268,7 +286,9 @@ pub fn finetune(
         options.schedule,
     )
     .starting_at(done);
-    let mut model = FineTune::new(model, Some(ranks.clone())).with_seed(options.seed);
+    let mut model = FineTune::new(model, Some(ranks.clone()))
+        .with_seed(options.seed)
+        .with_loss_scale(scale);
     if options.recompute == Recompute::Blocks {
         model = model.with_block_recompute();
     }

@@ -22,6 +22,8 @@ use burn::{
     },
 };
 
+use l1ra_core::device::guard;
+
 use crate::{
     callback::RankCallback,
     checkpoint::{Checkpoint, CheckpointFolder, CheckpointOptions, Identity, OnError, Progress},
@@ -30,11 +32,12 @@ use crate::{
     error::TrainError,
     eval::{EvalResult, evaluate_until},
     finite::{NotFinite, first_not_finite},
-    memory::{peak_resident_bytes, resident_bytes},
+    loss_scale::LossScale,
+    memory::{device_bytes, peak_resident_bytes, resident_bytes},
     model::LossOutput,
     observe::{Observer, StepMetrics},
     options::TrainOptions,
-    replicas::Replicas,
+    replicas::{Replicas, Window},
     stop::StopSignal,
 };
 
@@ -49,6 +52,7 @@ pub struct StepStrategy {
     max_grad_norm: f64,
     not_finite: NotFinite,
     max_skipped: usize,
+    scale: LossScale,
     ranks: RankCallback,
     saver: Option<Saver>,
     stop: StopSignal,
@@ -74,8 +78,8 @@ pub struct Outcome {
     pub progress: Progress,
     /// Evaluation after the last step.
     pub after: Option<EvalResult>,
-    /// Peak resident memory of the process, bytes; where the system keeps no such mark, the largest
-    /// after a step.
+    /// Peak memory, bytes: on a GPU the most that Burn held of it after a step; on a CPU the process's
+    /// resident memory, by the system's mark, or where it keeps none, the largest after a step.
     pub peak_bytes: u64,
     /// What stopped the run before its end.
     pub error: Option<TrainError>,
@@ -93,6 +97,7 @@ impl StepStrategy {
             max_grad_norm: options.max_grad_norm,
             not_finite: options.not_finite,
             max_skipped: options.max_skipped,
+            scale: LossScale::default(),
             ranks,
             saver: None,
             stop: StopSignal::default(),
@@ -108,6 +113,12 @@ impl StepStrategy {
     /// first device's alone.
     pub fn with_further_devices(self, others: Vec<Device>) -> Self {
         Self { others, ..self }
+    }
+
+    /// Divides gradients by the scale that the model was given as well
+    /// ([`FineTune::with_loss_scale`](crate::FineTune::with_loss_scale)).
+    pub fn with_loss_scale(self, scale: LossScale) -> Self {
+        Self { scale, ..self }
     }
 
     /// Adds someone who wants to know.
@@ -221,12 +232,17 @@ impl StepStrategy {
             loader: train,
             iterator: train.iter(),
         };
-        let mut replicas = Replicas::new(&learner.model(), &self.device, &self.others);
+        let replicas = Replicas::new(&learner.model(), &self.device, &self.others);
+        let mut replicas = replicas.map_err(|error| TrainError::Stopped {
+            step: first,
+            detail: format!("no thread for a device: {error}"),
+        })?;
         for step in first + 1..=self.steps {
             let mut metrics = self.optimizer_step(learner, &replicas, &mut batches, step)?;
             metrics.seconds = before + started.elapsed().as_secs_f64() - beside;
-            metrics.resident_bytes = resident_bytes().unwrap_or(0);
-            self.count(&metrics);
+            let on_device = device_bytes(&self.device);
+            metrics.resident_bytes = on_device.or_else(resident_bytes).unwrap_or(0);
+            self.count(&metrics, on_device.or_else(peak_resident_bytes));
             self.tell(|observer| observer.step(&metrics))?;
             let updates = self.ranks.updates_since(told);
             told += updates.len();
@@ -236,7 +252,12 @@ impl StepStrategy {
             if let Some(detail) = self.ranks.error() {
                 return Err(TrainError::Stopped { step, detail });
             }
-            replicas.follow(&learner.model(), !updates.is_empty())?;
+            replicas
+                .follow(&learner.model(), !updates.is_empty())
+                .map_err(|error| TrainError::Stopped {
+                    step,
+                    detail: error.to_string(),
+                })?;
             let began = Instant::now();
             let better = step < self.steps
                 && self.is_evaluation(step)
@@ -274,14 +295,14 @@ impl StepStrategy {
         self.eval_every > 0 && step.is_multiple_of(self.eval_every)
     }
 
-    fn count(&self, metrics: &StepMetrics) {
+    fn count(&self, metrics: &StepMetrics, peak: Option<u64>) {
         self.with_shared(|shared| {
             let outcome = &mut shared.outcome;
             outcome.progress.step = metrics.step;
             outcome.progress.losses.push(metrics.loss);
             outcome.progress.seconds = metrics.seconds;
             outcome.progress.tokens += metrics.tokens;
-            let peak = peak_resident_bytes().unwrap_or(metrics.resident_bytes);
+            let peak = peak.unwrap_or(metrics.resident_bytes);
             outcome.peak_bytes = outcome.peak_bytes.max(peak);
         });
     }
@@ -303,10 +324,20 @@ impl StepStrategy {
             let window = window.collect::<Result<Vec<_>, _>>();
             let window = window.map_err(|detail| TrainError::Stopped { step, detail })?;
             let model = learner.model();
-            let window = replicas.window(&model, window);
-            let mean = 1.0 / window.targets.max(1) as f64;
-            let loss = window.sum * mean;
-            let (grads, grad_norm) = scale_and_clip(&model, window.grads, mean, self.max_grad_norm);
+            let batches_again = (self.scale.value() > 1.0).then(|| window.clone());
+            let mut window = replicas.window(&model, window);
+            let mut loss = window.loss();
+            let (mut grads, mut grad_norm) = self.scaled(&model, &mut window);
+            // Gradients that the scale made too large for f16 are made again.
+            while let Some(batches) = &batches_again
+                && loss.is_finite()
+                && !grad_norm.is_finite()
+                && self.scale.lower()
+            {
+                window = replicas.window(&model, batches.clone());
+                loss = window.loss();
+                (grads, grad_norm) = self.scaled(&model, &mut window);
+            }
             if loss.is_finite() && grad_norm.is_finite() {
                 drop(model); // The optimizer replaces its tensors: no second handle on them.
                 learner.lr_step();
@@ -348,6 +379,13 @@ impl StepStrategy {
             let detail = format!("{flaw}; {remedy}");
             return Err(TrainError::Stopped { step, detail });
         }
+    }
+
+    /// The window's gradients as those of the mean loss, clipped, and their norm before that.
+    fn scaled<M: Module>(&self, model: &M, window: &mut Window) -> (GradientsParams, f64) {
+        let mean = 1.0 / (window.targets.max(1) as f64 * self.scale.value());
+        let grads = std::mem::take(&mut window.grads);
+        scale_and_clip(model, grads, mean, self.max_grad_norm)
     }
 
     /// Evaluates unless the state was evaluated already; returns whether it is the best so far.
@@ -522,7 +560,16 @@ where
         let valid = valid.to_device(&self.device.clone().inner());
         learner.fork(&device);
         let interrupter = &components.interrupter;
-        if let Err(error) = self.run(&mut learner, train.as_ref(), valid.as_ref(), interrupter) {
+        let ran = guard(|| self.run(&mut learner, train.as_ref(), valid.as_ref(), interrupter));
+        let ran = ran.unwrap_or_else(|failure| {
+            let step = self.progress(|progress| progress.step);
+            let when = match step {
+                0 => "before the first step was done".into(),
+                step => format!("after step {step}"),
+            };
+            Err(TrainError::device_failed(when, failure))
+        });
+        if let Err(error) = ran {
             interrupter.stop(Some(&error.to_string()));
             self.with_shared(|shared| shared.outcome.error = Some(error));
         }

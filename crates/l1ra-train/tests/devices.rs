@@ -6,9 +6,21 @@
 mod one_step;
 mod tiny;
 
-use burn::tensor::Device;
-use l1ra_core::{L1raConfig, device::compiled_devices, parse_device};
-use l1ra_train::{FineTune, TrainOptions, checkpoint::CheckpointOptions, finetune, run::RunInput};
+use std::sync::{Arc, Mutex};
+
+use burn::tensor::{Device, FloatDType};
+use l1ra_core::{L1raConfig, Policy, device::compiled_devices, parse_device};
+use l1ra_models::weights::Storage;
+use l1ra_train::{
+    FineTune, TrainError, TrainOptions,
+    checkpoint::CheckpointOptions,
+    data::Sample,
+    finetune,
+    loss_scale::LossScale,
+    memory::device_bytes,
+    observe::{Observer, StepMetrics},
+    run::RunInput,
+};
 use rstest::rstest;
 use tempfile::TempDir;
 
@@ -41,22 +53,114 @@ fn gradients_are_those_of_flex(
         let (seen_loss, seen) = on(&place);
         let off = (seen_loss - loss).abs() / loss;
         assert!(off < 1e-5, "{device}: loss {seen_loss}, on flex {loss}");
-        let mut largest = 0.0_f32;
-        for ((path, exact), (seen_path, seen)) in gradients.iter().zip(&seen) {
-            assert_eq!(path, seen_path);
-            let scale = exact.iter().fold(1e-9_f32, |m, v| m.max(v.abs()));
-            for (seen, exact) in seen.iter().zip(exact) {
-                largest = largest.max((seen - exact).abs() / scale);
-            }
-        }
+        let largest = largest_difference(&seen, &gradients);
         println!("{name} on {device}: loss off by {off:.1e}, gradients by {largest:.1e}");
         assert!(largest < 1e-4, "{device}: gradients off by {largest}");
     }
 }
 
+/// The largest difference of two lists of gradients by path, each relative to the largest value there.
+fn largest_difference(seen: &[(String, Vec<f32>)], exact: &[(String, Vec<f32>)]) -> f32 {
+    let mut largest = 0.0_f32;
+    for ((path, exact), (seen_path, seen)) in exact.iter().zip(seen) {
+        assert_eq!(path, seen_path);
+        let scale = exact.iter().fold(1e-9_f32, |m, v| m.max(v.abs()));
+        for (seen, exact) in seen.iter().zip(exact) {
+            largest = largest.max((seen - exact).abs() / scale);
+        }
+    }
+    largest
+}
+
+/// A base in two bytes, where a device can: products are taken in that type, adapters and everything
+/// else in f32. `flex` widens the same weights to f32.
+#[rstest]
+fn a_base_in_two_bytes_is_near_that_of_flex(
+    #[values("tiny-llama", "tiny-mistral")] name: &str,
+    #[values(Storage::F16, Storage::BF16)] storage: Storage,
+) {
+    let (dtype, bound) = match storage {
+        Storage::BF16 => (FloatDType::BF16, 0.1),
+        _ => (FloatDType::F16, 0.02),
+    };
+    let on = |device: &Device, scaled: bool| {
+        let device = device.clone().autodiff();
+        let model = one_step::stored(name, "all-linear", 0.0, storage, &device);
+        let scale = match scaled {
+            true => LossScale::of(&model),
+            false => LossScale::default(),
+        };
+        let model = FineTune::new(model, None).with_loss_scale(scale.clone());
+        let (loss, mut gradients) = one_step::step(&model, one_step::batch(false, &device));
+        let values = gradients.iter_mut().flat_map(|(_, values)| values);
+        values.for_each(|value| *value /= scale.value() as f32);
+        (loss, gradients)
+    };
+    let (loss, gradients) = on(&Device::flex(), true);
+    for (device, place) in others() {
+        if !place.supports_dtype(dtype) {
+            println!("{device} does not compute in {dtype:?}");
+            continue;
+        }
+        let (seen_loss, seen) = on(&place, true);
+        let off = (seen_loss - loss).abs() / loss;
+        let largest = largest_difference(&seen, &gradients);
+        let unscaled = largest_difference(&on(&place, false).1, &gradients);
+        println!(
+            "{name} in {dtype:?} on {device}: loss off by {off:.1e}, gradients by {largest:.1e}, \
+             with the loss not scaled {unscaled:.1e}"
+        );
+        assert!(off < 1e-3, "{device}: loss {seen_loss}, on flex {loss}");
+        assert!(largest < bound, "{device}: gradients off by {largest}");
+    }
+}
+
+/// Memory of the device after each step.
+#[derive(Clone, Default)]
+struct Held(Arc<Mutex<Vec<u64>>>);
+
+impl Observer for Held {
+    fn step(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
+        self.0.lock().unwrap().push(metrics.resident_bytes);
+        Ok(())
+    }
+}
+
 #[test]
-fn runs_are_those_of_flex() {
-    let options = TrainOptions {
+fn memory_of_a_device_does_not_grow() {
+    for (name, device) in others() {
+        if device_bytes(&device).is_none() {
+            println!("{name} has no memory of its own");
+            continue;
+        }
+        let options = TrainOptions {
+            steps: 500,
+            accumulation: 1,
+            eval_every: 0,
+            ..options()
+        };
+        let (dir, held) = (TempDir::new().unwrap(), Held::default());
+        let input = RunInput::new(
+            tiny::model_on(&device),
+            "tiny-llama",
+            tiny::samples(8),
+            tiny::samples(2),
+            &device,
+            dir.path(),
+        );
+        let (_, report) = finetune(&options, input, vec![Box::new(held.clone())]).unwrap();
+        assert!(report.ranks.moved() > 0);
+        let held = held.0.lock().unwrap();
+        let most = |part: &[u64]| part.iter().max().copied().unwrap();
+        let (early, late) = (most(&held[125..250]), most(&held[375..]));
+        println!("{name}: {early} bytes held after 125 to 250 steps, {late} after 375 to 500");
+        assert!(late <= early, "{name}: {late} bytes, before {early}");
+    }
+}
+
+/// Settings under which ranks move.
+fn options() -> TrainOptions {
+    TrainOptions {
         adapters: L1raConfig {
             rank: 3,
             lambda: 1.0,
@@ -75,11 +179,25 @@ fn runs_are_those_of_flex() {
             ..Default::default()
         },
         ..Default::default()
-    };
+    }
+}
+
+#[test]
+fn runs_are_those_of_flex() {
+    compare_runs(Storage::F32, 1e-4);
+}
+
+#[test]
+fn runs_with_a_base_in_f16_are_near_those_of_flex() {
+    compare_runs(Storage::F16, 5e-3);
+}
+
+fn compare_runs(storage: Storage, bound: f64) {
+    let options = options();
     let on = |device: &Device| {
         let dir = TempDir::new().unwrap();
         let input = RunInput::new(
-            tiny::model_on(device),
+            tiny::stored_on(storage, device),
             "tiny-llama",
             tiny::samples(24),
             tiny::samples(6),
@@ -91,6 +209,10 @@ fn runs_are_those_of_flex() {
     let exact = on(&Device::flex());
     assert!(exact.ranks.moved() > 0);
     for (name, device) in others() {
+        if storage == Storage::F16 && !device.supports_dtype(FloatDType::F16) {
+            println!("{name} does not compute in f16");
+            continue;
+        }
         let seen = on(&device);
         let off = |seen: f64, exact: f64| (seen - exact).abs();
         let losses = seen.losses.iter().zip(&exact.losses);
@@ -99,16 +221,62 @@ fn runs_are_those_of_flex() {
             .fold(0.0, f64::max);
         let after = off(seen.after.loss, exact.after.loss);
         println!(
-            "{name}: {} ranks moved, losses off by {largest:.1e}, after training by {after:.1e}",
+            "{name}, base in {storage}: {} ranks moved, losses off by {largest:.1e}, after training by {after:.1e}",
             seen.ranks.moved()
         );
-        assert!(largest < 1e-4 && after < 1e-4, "{name}");
+        assert!(largest < bound && after < bound, "{name}");
         let ranks = |report: &l1ra_train::run::RunReport| {
             let updates = report.updates.iter();
             updates
                 .map(|update| (update.step, update.plan.ranks()))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(ranks(&seen), ranks(&exact), "{name}");
+        if storage == Storage::F32 {
+            assert_eq!(ranks(&seen), ranks(&exact), "{name}");
+        }
+    }
+}
+
+/// Scores of 64 rows of 512 tokens: more than a driver in software gives one buffer (128 MB).
+#[test]
+fn a_device_without_room_says_so() {
+    let sample = |seed: u32| Sample {
+        ids: (0..512).map(|place| (seed * 7 + place) % 250).collect(),
+        is_target: vec![true; 512],
+    };
+    let options = TrainOptions {
+        batch_size: 64,
+        steps: 3,
+        warmup_steps: 0,
+        adapters: L1raConfig {
+            policy: Policy::Fixed,
+            ..options().adapters
+        },
+        ..options()
+    };
+    for (name, device) in others() {
+        if device_bytes(&device).is_none() {
+            println!("{name} has no memory of its own");
+            continue;
+        }
+        let dir = TempDir::new().unwrap();
+        let input = RunInput::new(
+            tiny::model_on(&device),
+            "tiny-llama",
+            (0..64).map(sample).collect(),
+            vec![sample(64)],
+            &device,
+            dir.path(),
+        );
+        match finetune(&options, input, Vec::new()) {
+            Ok(_) => println!("{name} has room for it"),
+            Err(error) => {
+                println!("{name}: {error}");
+                assert!(
+                    matches!(&error, TrainError::DeviceFailed { failure, .. } if failure.out_of_memory)
+                );
+                assert!(!error.is_users_mistake());
+            }
+        }
     }
 }

@@ -30,6 +30,7 @@ use l1ra_train::{
     checkpoint::{CheckpointFolder, Identity},
     data::{Order, Sample, TokenBatch, TokenLoader, loader},
     finite::NotFinite,
+    loss_scale::LossScale,
     model::LossOutput,
     observe::{AdapterInfo, JsonLines, Observer, RunStart, Silent},
     report::RunRecord,
@@ -154,6 +155,10 @@ impl Observer for Skips {
 }
 
 fn run(options: &TrainOptions, fault: Fault) -> Ran {
+    run_scaled(options, fault, &LossScale::default())
+}
+
+fn run_scaled(options: &TrainOptions, fault: Fault, scale: &LossScale) -> Ran {
     let device = Device::flex();
     let training = device.clone().autodiff();
     let mut model = tiny::model().fork(&training).no_grad();
@@ -172,6 +177,7 @@ fn run(options: &TrainOptions, fault: Fault) -> Ran {
     let dir = TempDir::new().unwrap();
     let skips = Skips::default();
     let strategy = StepStrategy::new(options, ranks.clone(), device.clone())
+        .with_loss_scale(scale.clone())
         .with_checkpoints(
             CheckpointFolder::of_run(dir.path()),
             &options.checkpoint,
@@ -194,7 +200,7 @@ fn run(options: &TrainOptions, fault: Fault) -> Ran {
     let rate = WarmupSchedule::new(options.lr, steps, warmup, options.schedule);
     let learner = Learner::new(
         Faulty {
-            inner: FineTune::new(model, Some(ranks)),
+            inner: FineTune::new(model, Some(ranks)).with_loss_scale(scale.clone()),
             fault,
         },
         adapter_optimizer(&options.adapters, &options.optimizer),
@@ -281,6 +287,29 @@ fn a_window_is_skipped_and_the_next_takes_its_place() {
     let record = RunRecord::read(ran.dir.path()).unwrap();
     let told = record.notes.iter().filter(|note| note.contains("skipped"));
     assert_eq!(told.count(), 2);
+}
+
+/// A power of two changes no bit; gradients that overflow are made again with half of it.
+#[test]
+fn a_loss_is_scaled_and_the_scale_halved_where_gradients_overflow() {
+    let plain = run(&options(), fault(&[], None, 1.0));
+    let scale = LossScale::power(10);
+    let ran = run_scaled(&options(), fault(&[4, 5], Some(Q), f32::INFINITY), &scale);
+    assert!(ran.outcome.error.is_none(), "{:?}", ran.outcome.error);
+    // The fourth micro-batch ends the second window; the fifth begins it anew.
+    assert_eq!(scale.value(), 256.0);
+    assert!(ran.skipped.is_empty());
+    assert_eq!(ran.outcome.progress.losses, plain.outcome.progress.losses);
+    assert_eq!(ran.adapters, plain.adapters);
+
+    // Without a scale to halve, it is what it is.
+    let ran = run_scaled(
+        &options(),
+        fault(&[4, 5], Some(Q), f32::NAN),
+        &LossScale::power(1),
+    );
+    let error = ran.outcome.error.unwrap().to_string();
+    assert!(error.starts_with("training stopped at step 2: "), "{error}");
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! `l1ra bench`: what a step costs on this machine.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use anyhow::{Context, Result};
+use l1ra_core::{device::Device, open_device};
+use l1ra_models::{
+    CausalLm, ModelConfig,
+    weights::{RandomWeights, build_model},
+};
 use l1ra_train::bench::{BenchOptions, BenchResult, bench as measure};
 use serde::Serialize;
 
@@ -12,6 +17,11 @@ use crate::{
     load::Opened,
     output::Output,
 };
+
+/// Of weights that are drawn.
+const SEED: u64 = 0;
+/// Their standard deviation, that of Llama's `initializer_range`.
+const SIGMA: f32 = 0.02;
 
 /// A result with what only the program knows.
 #[derive(Serialize)]
@@ -47,12 +57,20 @@ pub(crate) fn bench(args: &BenchArgs, output: &Output) -> Result<()> {
         targets: args.targets,
         recompute: args.recompute,
     };
-    let opened = Opened::new(&args.model, *output)?;
-    options.check(&opened.files.config).map_err(as_flag)?;
-    let device = opened.device.clone();
-    let loaded = opened.load()?;
+    let path = Path::new(&args.model.model);
+    let is_configuration = path
+        .extension()
+        .is_some_and(|extension| extension == "json");
+    let (model, device) = if is_configuration {
+        random(path, &options, args)?
+    } else {
+        let opened = Opened::new(&args.model, *output)?;
+        options.check(&opened.files.config).map_err(as_flag)?;
+        let device = opened.device.clone();
+        (opened.load()?.model, device)
+    };
     let load_s = began.elapsed().as_secs_f64();
-    let result = measure(loaded.model, &options, &device)?;
+    let result = measure(model, &options, &device)?;
     let text = describe(&result, load_s);
     let line = Line {
         result,
@@ -63,11 +81,24 @@ pub(crate) fn bench(args: &BenchArgs, output: &Output) -> Result<()> {
     output.result(text, &line)
 }
 
+/// A model of the configuration in `path`, its weights drawn.
+fn random(path: &Path, options: &BenchOptions, args: &BenchArgs) -> Result<(CausalLm, Device)> {
+    let device = open_device(&args.model.device)?;
+    let config = ModelConfig::from_file(path)?;
+    options.check(&config).map_err(as_flag)?;
+    let weights = RandomWeights::new(&config, SEED, SIGMA);
+    let model = build_model(&weights, &config, args.model.dtype, &device)?;
+    Ok((model, device))
+}
+
 fn describe(result: &BenchResult, load_s: f64) -> String {
+    let on_device = result
+        .device_mb
+        .map_or_else(String::new, |mb| format!(", {mb} MB of the device"));
     let mut text = format!(
         "step        {:.3} s (fastest {:.3}, slowest {:.3}), {} steps\n\
          speed       {:.1} tokens/s, {} × {} tokens, {} threads\n\
-         memory      {} MB at the peak, {} MB after loading\n\
+         memory      {} MB at the peak, {} MB after loading{on_device}\n\
          loading     {load_s:.2} s; first step {:.2} s",
         result.median_step_s,
         result.min_step_s,

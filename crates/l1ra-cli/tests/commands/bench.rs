@@ -45,6 +45,16 @@ fn every_method_and_recompute() {
 }
 
 #[test]
+fn a_configuration_is_measured_with_weights_that_are_drawn() {
+    let configuration = format!("{}/config.json", model());
+    let start = ["--json", "bench", "--model", &configuration];
+    let ran = Place::new().run(&[&start[..], &SMALL].concat()).well();
+    let line = ran.json();
+    assert_eq!(line["trainable"], 16 * 20_394);
+    assert!(line["loss"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
 fn sizes_that_cannot_be() {
     let said = |more: &[&str]| {
         let model = model();

@@ -36,10 +36,12 @@ use burn::{
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm")),
+    Fusion: cfg(feature = "fusion"),
     Autodiff
 )]
 pub trait GatedLoraOps: Backend {
     /// `((x·A) ∘ g)·B` for `x [n, d_in]`, `A [d_in, r]`, `g [r]`, `B [r, d_out]`.
+    #[fusion(default)]
     fn gated_lora(
         x: FloatTensor<Self>,
         a: FloatTensor<Self>,

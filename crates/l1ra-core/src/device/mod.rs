@@ -4,14 +4,17 @@
 //! |---|---|
 //! | `mod.rs` | names, and the device behind a name |
 //! | `probe.rs` | whether a device works, before anything depends on it |
+//! | `failure.rs` | a device that gives up in the middle of the work, as an error |
 //! | `several.rs` | several devices in one name |
 //! | `list.rs` | every device of this build, with what it can do |
 
+mod failure;
 mod list;
 mod probe;
 mod several;
 
 pub use burn::tensor::Device;
+pub use failure::{DeviceFailure, guard};
 pub use list::{ListedDevice, list_devices};
 pub use probe::open_device;
 pub use several::{open_devices, parse_devices};

@@ -17,12 +17,12 @@ use std::{
 
 use burn::tensor::{Device, Tensor};
 
-use crate::device::{DeviceError, parse_device};
+use crate::device::{DeviceError, failure::one_line, parse_device};
 
+/// Hooks are the process's: one probe at a time.
+pub(super) static ALONE: Mutex<()> = Mutex::new(());
 /// Time for the first operation. Drivers compile their first kernel in it.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Longest message of a driver that is passed on, in characters.
-const MAX_DETAIL: usize = 300;
 
 /// The device that `name` says, as [`parse_device`] reads it, after a small computation on it gave
 /// the right numbers.
@@ -86,8 +86,6 @@ fn remedy(name: &str) -> &'static str {
 pub(super) fn guarded<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
-    // Hooks are the process's: one at a time.
-    static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let said = Arc::new(Mutex::new(String::new()));
     let hears = Arc::clone(&said);
@@ -112,23 +110,13 @@ pub(super) fn guarded<T: Send + 'static>(
     result.map_err(|error| {
         let said = said.lock().unwrap_or_else(PoisonError::into_inner);
         match error {
-            _ if !said.is_empty() => short(&said),
+            _ if !said.is_empty() => one_line(&said),
             RecvTimeoutError::Timeout => {
                 format!("it did not answer within {} s", LIMIT.as_secs())
             }
             RecvTimeoutError::Disconnected => "it gave up without a word".into(),
         }
     })
-}
-
-/// A message in one line of bounded length.
-fn short(message: &str) -> String {
-    let mut line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((end, _)) = line.char_indices().nth(MAX_DETAIL) {
-        line.truncate(end);
-        line.push('…');
-    }
-    line.trim_end_matches('.').into()
 }
 
 #[cfg(test)]
@@ -155,7 +143,6 @@ mod tests {
         });
         assert_eq!(said.unwrap_err(), "no driver");
         assert_eq!(guarded(|| 7), Ok(7));
-        assert_eq!(short(&"é".repeat(400)).chars().count(), MAX_DETAIL + 1);
     }
 
     #[test]

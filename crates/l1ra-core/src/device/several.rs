@@ -42,13 +42,14 @@ pub(super) fn split(names: &str) -> Result<Vec<String>, DeviceError> {
     let Some((first, rest)) = names.split_once(',') else {
         return Ok(vec![names.into()]);
     };
-    let backend = first.split(':').next().unwrap_or(first);
+    let first = alike(first.trim());
+    let backend = first.split(':').next().unwrap_or_default();
     let is_cpu = matches!(backend, "flex" | "ndarray");
-    let mut singles = vec![first.to_string()];
-    for part in rest.split(',') {
+    let mut singles = vec![first.clone()];
+    for part in rest.split(',').map(str::trim) {
         let single = match part.parse::<usize>() {
             Ok(index) => format!("{backend}:{index}"),
-            Err(_) => part.to_string(),
+            Err(_) => alike(part),
         };
         if single.split(':').next() != Some(backend) {
             return wrong(format!(
@@ -65,6 +66,15 @@ pub(super) fn split(names: &str) -> Result<Vec<String>, DeviceError> {
             "`{single}` has no index; say which, as in `{backend}:0,1`"
         )),
         _ => Ok(singles),
+    }
+}
+
+/// `cuda:01` as `cuda:1`, so that one device has one name.
+fn alike(name: &str) -> String {
+    let (backend, index) = name.split_once(':').unwrap_or((name, ""));
+    match index.parse::<usize>() {
+        Ok(index) => format!("{backend}:{index}"),
+        Err(_) => name.into(),
     }
 }
 
@@ -85,6 +95,7 @@ mod tests {
             split("wgpu:0,wgpu:1,3").unwrap(),
             ["wgpu:0", "wgpu:1", "wgpu:3"]
         );
+        assert_eq!(split("cuda:00, 1").unwrap(), ["cuda:0", "cuda:1"]);
         assert_eq!(split("flex,flex").unwrap(), ["flex", "flex"]);
     }
 
@@ -92,6 +103,7 @@ mod tests {
     fn what_cannot_be_meant_is_refused() {
         insta::assert_snapshot!(said("cuda:0,wgpu:1"), @"devices `cuda:0,wgpu:1`: `wgpu:1` is of another backend than `cuda:0`; take devices of one");
         insta::assert_snapshot!(said("cuda:1,1"), @"devices `cuda:1,1`: `cuda:1` is named twice");
+        insta::assert_snapshot!(said("cuda:0,cuda:00"), @"devices `cuda:0,cuda:00`: `cuda:0` is named twice");
         insta::assert_snapshot!(said("cuda,1"), @"devices `cuda,1`: `cuda` has no index; say which, as in `cuda:0,1`");
         insta::assert_snapshot!(said("cuda:0,"), @"devices `cuda:0,`: `` is of another backend than `cuda:0`; take devices of one");
         insta::assert_snapshot!(parse_devices("flex,1").unwrap_err().to_string(), @"device `flex:1`: `flex` is a CPU device and takes no index");

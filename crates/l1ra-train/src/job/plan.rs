@@ -504,6 +504,9 @@ impl Plan {
         let peak = Bytes(self.memory.peak_bytes);
         let there = match self.available_bytes {
             Some(bytes) => format!("; {} are available", Bytes(bytes)),
+            None if self.memory.home == Home::Gpu => {
+                "; what the GPU has free is not known, and recompute = auto is off".into()
+            }
             None => String::new(),
         };
         write!(f, "memory    peak {peak} predicted{there}")?;

@@ -8,6 +8,7 @@ use std::{
 use burn::tensor::Device;
 use l1ra_core::{
     adapter::check_rank,
+    device::guard,
     files::write_whole,
     open_devices,
     target::{AdapterSpec, adapter_specs},
@@ -206,7 +207,11 @@ impl Job {
         let started = SystemTime::now();
         let storage = self.recipe.model.dtype;
         let (device, further) = first_of(&self.devices)?;
-        let loaded = self.model.load(LoadOptions { storage }, device)?;
+        let loaded = guard(|| self.model.load(LoadOptions { storage }, device));
+        let loaded = loaded.map_err(|failure| {
+            TrainError::device_failed("while the model was loaded", failure)
+                .with_prediction(&plan.memory)
+        })??;
         let input = RunInput {
             model: loaded.model,
             model_name: &self.recipe.model.path,
@@ -222,7 +227,8 @@ impl Job {
             stop: self.stop,
             resume: self.resume.map(|found| Box::new(found.checkpoint)),
         };
-        let (model, report) = finetune(&self.options, input, observers)?;
+        let (model, report) = finetune(&self.options, input, observers)
+            .map_err(|error| error.with_prediction(&plan.memory))?;
         let summary = RunSummary::new(plan, &report, started);
         summary.write(&output)?;
         let mut report_files = Vec::new();

@@ -49,7 +49,7 @@ pub struct RunSummary {
     pub tokens: usize,
     /// Seconds in optimizer steps.
     pub seconds: f64,
-    /// Peak resident memory of the process, bytes; 0 where the system does not say.
+    /// Peak memory, bytes, as [`RunReport::peak_bytes`] counts it; 0 where the system does not say.
     pub peak_bytes: u64,
     /// Training data.
     pub train: DataStats,
@@ -62,7 +62,7 @@ pub struct RunSummary {
 /// The plan's numbers that a run is measured against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Peak resident memory, bytes.
+    /// Peak memory, bytes.
     pub peak_bytes: u64,
     /// Seconds of an optimizer step, where they were measured.
     pub step_seconds: Option<f64>,

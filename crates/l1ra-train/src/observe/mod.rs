@@ -90,7 +90,10 @@ pub struct StepMetrics {
     pub tokens: usize,
     /// Seconds of training since the run began, evaluations not counted.
     pub seconds: f64,
-    /// Resident memory of the process after the step, bytes; 0 where the system does not say.
+    /// Memory after the step, bytes: what Burn holds on a GPU ([`device_bytes`]), or on a CPU the resident
+    /// memory of the process; 0 where the system does not say.
+    ///
+    /// [`device_bytes`]: crate::memory::device_bytes
     pub resident_bytes: u64,
 }
 

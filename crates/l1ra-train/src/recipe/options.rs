@@ -80,7 +80,7 @@ pub struct TrainSection {
     /// Steps between evaluations; 0: only before and after.
     pub eval_every: usize,
     /// Activations made again in the backward: off, blocks (a fraction of the memory, about a quarter
-    /// more time) or auto (blocks where the predicted memory of off is not there).
+    /// more time) or auto (blocks where the predicted memory of off is not there; off on a GPU).
     pub recompute: Recompute,
     /// Seed of shuffling and dropout. Adapters and data have their own.
     pub seed: u64,

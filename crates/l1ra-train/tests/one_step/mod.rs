@@ -20,13 +20,24 @@ use rand_chacha::ChaCha8Rng;
 
 /// The fixture `name` with adapters on the layers that `targets` match.
 pub(crate) fn model(name: &str, targets: &str, dropout: f64, device: &Device) -> CausalLm {
+    stored(name, targets, dropout, weights::Storage::F32, device)
+}
+
+/// The same with its matrices kept as `storage`.
+pub(crate) fn stored(
+    name: &str,
+    targets: &str,
+    dropout: f64,
+    storage: weights::Storage,
+    device: &Device,
+) -> CausalLm {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/fixtures")
         .join(name);
     let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
     let files = weights::SafetensorsFiles::open(&dir).unwrap();
     let plain = device.clone().inner();
-    let model = weights::build_model(&files, &config, weights::Storage::F32, &plain).unwrap();
+    let model = weights::build_model(&files, &config, storage, &plain).unwrap();
     let mut model = model.fork(device).no_grad();
     let options = L1raConfig {
         rank: 3,

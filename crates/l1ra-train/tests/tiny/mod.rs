@@ -22,10 +22,14 @@ pub(crate) fn model() -> CausalLm {
 }
 
 pub(crate) fn model_on(device: &Device) -> CausalLm {
+    stored_on(weights::Storage::F32, device)
+}
+
+pub(crate) fn stored_on(storage: weights::Storage, device: &Device) -> CausalLm {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-llama");
     let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
     let files = weights::SafetensorsFiles::open(&dir).unwrap();
-    weights::build_model(&files, &config, weights::Storage::F32, device).unwrap()
+    weights::build_model(&files, &config, storage, device).unwrap()
 }
 
 /// Samples of 8 to 16 tokens, whose first three are no targets.
