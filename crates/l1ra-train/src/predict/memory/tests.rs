@@ -73,7 +73,7 @@ fn training_is_the_sum_of_its_parts() {
     assert_eq!(training.gradients, 0);
     // The head needs more than the last layer's backward, which comes later.
     assert_eq!(training.activations, 4 * kept + SHARED);
-    assert_eq!(training.logits, 3 * 10_240 + 2_560);
+    assert_eq!(training.logits, 3 * 10_240 + 2 * 2_560);
     assert_eq!(training.other, 2 * GRAPH_LAYER);
     assert_eq!(training.peak_bytes, parts(&training));
     assert_eq!(training.needed_bytes, training.peak_bytes);
@@ -121,6 +121,26 @@ fn gradients_wait_where_steps_are_accumulated() {
     let training = Base::of(&workload).training(&batch());
     assert_eq!(training.gradients, ADAPTERS);
     assert_eq!(training.peak_bytes, parts(&training));
+}
+
+#[test]
+fn devices_of_one_cpu_share_its_memory() {
+    let on = |devices: usize, home: Home| {
+        let workload = Workload {
+            accumulation: 2,
+            devices,
+            home,
+            ..on_gpu()
+        };
+        Base::of(&workload).training(&batch())
+    };
+    let (one, two) = (on(1, Home::Flex), on(2, Home::Flex));
+    assert_eq!(two.activations, 2 * one.activations);
+    assert_eq!(two.logits, 2 * one.logits);
+    assert_eq!(two.gradients, 2 * one.gradients);
+    assert_eq!(two.weights, one.weights);
+    // GPUs have their own.
+    assert_eq!(on(2, Home::Gpu), on(1, Home::Gpu));
 }
 
 #[test]
@@ -222,12 +242,12 @@ fn ranks_that_cannot_move_do_not_grow() {
 #[test]
 fn it_is_said_line_by_line() {
     insta::assert_snapshot!(predict_memory(&on_gpu()), @"
-    peak memory 846 kB in training, 2 × 8 tokens, 10 targets
+    peak memory 849 kB in training, 2 × 8 tokens, 10 targets
       weights       427 kB
       adapters       33 kB
       optimizer      66 kB
       activations   157 kB
-      logits         33 kB
+      logits         36 kB
       other         130 kB
       up to 23 kB more if ranks move to the widest layers
       memory of the GPU; checked on flex only, not on a GPU
