@@ -81,7 +81,7 @@ fn a_base_in_two_bytes_is_near_that_of_flex(
 ) {
     let (dtype, bound) = match storage {
         Storage::BF16 => (FloatDType::BF16, 0.1),
-        _ => (FloatDType::F16, 0.02),
+        _ => (FloatDType::F16, 0.05),
     };
     let on = |device: &Device, scaled: bool| {
         let device = device.clone().autodiff();
@@ -184,16 +184,20 @@ fn options() -> TrainOptions {
 
 #[test]
 fn runs_are_those_of_flex() {
-    compare_runs(Storage::F32, 1e-4);
+    compare_runs(&options(), Storage::F32, 1e-4);
 }
 
+/// Without moving ranks: the first that moves elsewhere makes another run of it. With a low learning rate:
+/// Adam's first steps have the size of the rate, whatever rounding left of a gradient.
 #[test]
 fn runs_with_a_base_in_f16_are_near_those_of_flex() {
-    compare_runs(Storage::F16, 5e-3);
+    let mut options = options();
+    options.adapters.policy = Policy::Fixed;
+    options.lr = 1e-3;
+    compare_runs(&options, Storage::F16, 1e-2);
 }
 
-fn compare_runs(storage: Storage, bound: f64) {
-    let options = options();
+fn compare_runs(options: &TrainOptions, storage: Storage, bound: f64) {
     let on = |device: &Device| {
         let dir = TempDir::new().unwrap();
         let input = RunInput::new(
@@ -204,10 +208,13 @@ fn compare_runs(storage: Storage, bound: f64) {
             device,
             dir.path(),
         );
-        finetune(&options, input, Vec::new()).unwrap().1
+        finetune(options, input, Vec::new()).unwrap().1
     };
     let exact = on(&Device::flex());
-    assert!(exact.ranks.moved() > 0);
+    assert_eq!(
+        exact.ranks.moved() > 0,
+        options.adapters.policy != Policy::Fixed
+    );
     for (name, device) in others() {
         if storage == Storage::F16 && !device.supports_dtype(FloatDType::F16) {
             println!("{name} does not compute in f16");
@@ -231,9 +238,7 @@ fn compare_runs(storage: Storage, bound: f64) {
                 .map(|update| (update.step, update.plan.ranks()))
                 .collect::<Vec<_>>()
         };
-        if storage == Storage::F32 {
-            assert_eq!(ranks(&seen), ranks(&exact), "{name}");
-        }
+        assert_eq!(ranks(&seen), ranks(&exact), "{name}");
     }
 }
 
