@@ -31,7 +31,7 @@ pub(crate) struct GpuCheck {
     #[arg(long, value_name = "DIR", default_value = "target/gpu-check/out")]
     output: PathBuf,
     /// Build and pack only, into this folder; on the other machine:
-    /// DIR/check.sh REPOSITORY OUT BACKEND... [-- MODEL [PYTHON]]
+    /// DIR/check.sh REPOSITORY OUT BACKEND..., and after -- the model's folder and the Python
     #[arg(long, value_name = "DIR")]
     pack: Option<PathBuf>,
 }
