@@ -200,33 +200,46 @@ unsafe fn accumulate<S: Simd, const R: usize>(
     for (r, pointer) in rows.iter_mut().enumerate() {
         *pointer = unsafe { start.add(r * strip.row) };
     }
-    let mut step = |at: usize, k: usize| {
-        // SAFETY: `k` is below the strip's length, `at` its distance from the start of a row.
-        let [first, second] = unsafe {
-            let line = lines.add(k * strip.line).cast::<S::f32s>();
-            [line.read_unaligned(), line.add(1).read_unaligned()]
-        };
-        for (sums, row) in sums.iter_mut().zip(&rows) {
-            let left = simd.splat_f32s(unsafe { *row.add(at) });
-            sums[0] = simd.mul_add_e_f32s(left, first, sums[0]);
-            sums[1] = simd.mul_add_e_f32s(left, second, sums[1]);
-        }
-    };
+    // SAFETY, here and below: `k` is below the strip's length.
+    let line = |k: usize| unsafe { lines.add(k * strip.line) };
     if strip.column == 1 {
         // Four at a time: less counting, and the distances are constants.
         let whole = strip.len / 4 * 4;
         for k in (0..whole).step_by(4) {
-            step(k, k);
-            step(k + 1, k + 1);
-            step(k + 2, k + 2);
-            step(k + 3, k + 3);
+            unsafe { step::<S, R>(simd, sums, &rows, k, line(k)) };
+            unsafe { step::<S, R>(simd, sums, &rows, k + 1, line(k + 1)) };
+            unsafe { step::<S, R>(simd, sums, &rows, k + 2, line(k + 2)) };
+            unsafe { step::<S, R>(simd, sums, &rows, k + 3, line(k + 3)) };
         }
         for k in whole..strip.len {
-            step(k, k);
+            unsafe { step::<S, R>(simd, sums, &rows, k, line(k)) };
         }
     } else {
         for k in 0..strip.len {
-            step(k * strip.column, k);
+            unsafe { step::<S, R>(simd, sums, &rows, k * strip.column, line(k)) };
         }
+    }
+}
+
+/// One term of the sum: elements `at` of the rows times one row of the right side.
+///
+/// A function, as it has to be inlined: a closure of this size may not be, and what is outside of
+/// `with_simd` is compiled without the machine's instructions.
+#[inline(always)]
+unsafe fn step<S: Simd, const R: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; 2]; R],
+    rows: &[*const f32; R],
+    at: usize,
+    line: *const f32,
+) {
+    let [first, second] = unsafe {
+        let line = line.cast::<S::f32s>();
+        [line.read_unaligned(), line.add(1).read_unaligned()]
+    };
+    for (sums, row) in sums.iter_mut().zip(rows) {
+        let left = simd.splat_f32s(unsafe { *row.add(at) });
+        sums[0] = simd.mul_add_e_f32s(left, first, sums[0]);
+        sums[1] = simd.mul_add_e_f32s(left, second, sums[1]);
     }
 }
