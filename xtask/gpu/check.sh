@@ -72,7 +72,8 @@ cd "$repository" || exit 1
 part devices 60 "$here/l1ra" devices --json
 for device in "${devices[@]}"; do
     for test in "$here"/tests/*; do
-        L1RA_TEST_DEVICE=$device part "$device-$(basename "$test")" 150 "$test" --nocapture
+        L1RA_TEST_DEVICE=$device part "$device-$(basename "$test")" 150 "$test" --nocapture \
+            --test-threads=1
     done
     part "$device-tiny" 120 "$here/l1ra" --json train recipes/tiny.toml --device "$device" \
         --plain --overwrite --output "$out/$device-tiny"

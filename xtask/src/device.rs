@@ -47,5 +47,7 @@ pub(crate) fn test(backend: Backend, arguments: &[String]) -> Result<()> {
     for test in TESTS {
         command.args(["--test", test]);
     }
-    process::run(command.arg("--").arg("--nocapture").args(arguments))
+    // One after the other: the tests of one program share what the device's allocator holds.
+    command.args(["--", "--nocapture", "--test-threads=1"]);
+    process::run(command.args(arguments))
 }
