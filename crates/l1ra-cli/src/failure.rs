@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use l1ra_core::{ConfigError, CoreError, DeviceError, device::DeviceFailure};
+use l1ra_core::{ConfigError, CoreError, DeviceError};
 use l1ra_models::ModelError;
 use l1ra_train::TrainError;
 
@@ -17,14 +17,6 @@ impl fmt::Display for Mistake {
 }
 
 impl std::error::Error for Mistake {}
-
-/// A device that gave up.
-pub(crate) fn of_device(failure: DeviceFailure) -> anyhow::Error {
-    match failure.out_of_memory {
-        true => anyhow::anyhow!("the device ran out of memory: {}", failure.detail),
-        false => anyhow::anyhow!("the device failed: {}", failure.detail),
-    }
-}
 
 /// An error that ends the program with 2.
 pub(crate) fn mistake(detail: impl Into<String>) -> anyhow::Error {

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => commands::bench(args, &output),
     };
     // What a device says outside of training, which has an error of its own for it.
-    let result = guard(run).unwrap_or_else(|failure| Err(failure::of_device(failure)));
+    let result = guard(run).unwrap_or_else(|failure| Err(failure.into()));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -39,8 +39,8 @@ pub fn check_replica<M: Module>(copy: &M, module: &M) -> Result<(), CoreError> {
             let (seen, expected) = (seen.len(), expected.len());
             return differs(format!("has rank {expected}, and {seen} on another device"));
         }
-        let gates = seen.iter().zip(&expected);
-        if let Some((seen, expected)) = { gates }.find(|(a, b)| a.to_bits() != b.to_bits()) {
+        let mut gates = seen.iter().zip(&expected);
+        if let Some((seen, expected)) = gates.find(|(a, b)| a.to_bits() != b.to_bits()) {
             return differs(format!(
                 "has a gate {expected}, which is {seen} on another device"
             ));

@@ -3,12 +3,13 @@
 use burn::{
     module::Module,
     nn::RmsNorm,
-    tensor::{DType, Device, FloatDType, Tensor, activation::softmax},
+    tensor::{Device, FloatDType, Tensor, activation::softmax},
 };
 use l1ra_core::{AdaptedLinear, Output, forward_together};
 use l1ra_ops::{
     attention::{attention, attention_cached},
     has_kernels,
+    linear::product,
 };
 
 use crate::{
@@ -146,12 +147,4 @@ impl Attention {
         let y = product(weights, v, dtype).reshape([batch, heads, length, d]);
         y.swap_dims(1, 2).reshape([batch, length, heads * d])
     }
-}
-
-/// `a·b` in `dtype`, the result in f32.
-fn product(a: Tensor<4>, b: Tensor<4>, dtype: FloatDType) -> Tensor<4> {
-    if DType::from(dtype) == a.dtype() {
-        return a.matmul(b);
-    }
-    a.cast(dtype).matmul(b.cast(dtype)).cast(FloatDType::F32)
 }

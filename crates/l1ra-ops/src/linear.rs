@@ -387,7 +387,8 @@ pub fn composed<const D: usize>(x: Tensor<D>, layers: &[Linear]) -> Tensor<D> {
     let mut shape = x.dims();
     let x = x.reshape([-1, shape[D - 1] as isize]); // [n, d_in]
     let each = |layer: &Linear| {
-        let y = product(x.clone(), layer.weight.clone());
+        let stored = FloatDType::from(layer.weight.dtype());
+        let y = product(x.clone(), layer.weight.clone(), stored);
         match layer.adapter.clone() {
             Some((a, g, b)) => y + low_rank(x.clone(), a, g, b),
             None => y,
@@ -408,13 +409,11 @@ pub fn low_rank(x: Tensor<2>, a: Tensor<2>, g: Tensor<1>, b: Tensor<2>) -> Tenso
     (x.matmul(a) * g.unsqueeze_dim::<2>(0)).matmul(b)
 }
 
-/// `x·W` in the weight's type, the result in x's.
-fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    let dtype: DType = x.dtype();
-    if dtype == weight.dtype() {
-        return x.matmul(weight);
+/// `a·b` taken in `dtype`, by Burn's own operations; the result in `a`'s type.
+pub fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>, dtype: FloatDType) -> Tensor<D> {
+    let given = FloatDType::from(a.dtype());
+    if DType::from(dtype) == a.dtype() && a.dtype() == b.dtype() {
+        return a.matmul(b);
     }
-    x.cast(FloatDType::from(weight.dtype()))
-        .matmul(weight)
-        .cast(FloatDType::from(dtype))
+    a.cast(dtype).matmul(b.cast(dtype)).cast(given)
 }

@@ -23,7 +23,7 @@ use burn::{
 
 use l1ra_kernels::loss::CHUNK;
 
-use crate::route::GraphTensor;
+use crate::{linear::product, route::GraphTensor};
 
 /// A backend with kernels for the operation.
 pub trait LossKernels: Backend {
@@ -117,14 +117,13 @@ pub fn in_chunks(hidden: Tensor<2>, head: &Tensor<2>, targets: Tensor<1, Int>) -
         let length = CHUNK.min(rows - start);
         let part = plain.clone().narrow(0, start, length);
         let targets = targets.clone().narrow(0, start, length);
-        let logits = part.cast(dtype).matmul(head.clone());
-        let logs = log_softmax(logits.cast(FloatDType::F32), 1);
+        let logs = log_softmax(product(part, head.clone(), dtype), 1);
         let picked = logs.clone().gather(1, targets.clone().unsqueeze_dim(1));
         loss = loss - picked.sum();
         if hidden.is_tracked() {
-            let pulled = logs.exp().cast(dtype).matmul(head.clone().transpose());
+            let pulled = product(logs.exp(), head.clone().transpose(), dtype);
             let pushed = head.clone().select(1, targets).transpose(); // [length, d]
-            gradients.push(pulled.cast(FloatDType::F32) - pushed.cast(FloatDType::F32));
+            gradients.push(pulled - pushed.cast(FloatDType::F32));
         }
     }
     if gradients.is_empty() {

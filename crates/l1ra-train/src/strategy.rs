@@ -320,24 +320,20 @@ impl StepStrategy {
         M: LearnerModel + TrainStep<Input = TokenBatch, Output = LossOutput>,
     {
         loop {
-            let window = (0..self.accumulation).map(|_| batches.next());
-            let window = window.collect::<Result<Vec<_>, _>>();
-            let window = window.map_err(|detail| TrainError::Stopped { step, detail })?;
+            let given = (0..self.accumulation).map(|_| batches.next());
+            let given = given.collect::<Result<Vec<_>, _>>();
+            let given = given.map_err(|detail| TrainError::Stopped { step, detail })?;
             let model = learner.model();
-            let batches_again = (self.scale.value() > 1.0).then(|| window.clone());
-            let mut window = replicas.window(&model, window);
-            let mut loss = window.loss();
-            let (mut grads, mut grad_norm) = self.scaled(&model, &mut window);
-            // Gradients that the scale made too large for f16 are made again.
-            while let Some(batches) = &batches_again
-                && loss.is_finite()
-                && !grad_norm.is_finite()
-                && self.scale.lower()
-            {
-                window = replicas.window(&model, batches.clone());
-                loss = window.loss();
-                (grads, grad_norm) = self.scaled(&model, &mut window);
-            }
+            let (window, loss, grads, grad_norm) = loop {
+                let mut window = replicas.window(&model, given.clone());
+                let loss = window.loss();
+                let (grads, norm) = self.scaled(&model, &mut window);
+                // Gradients that the scale made too large for f16 are made again.
+                let overflows = loss.is_finite() && !norm.is_finite();
+                if !(overflows && self.scale.lower()) {
+                    break (window, loss, grads, norm);
+                }
+            };
             if loss.is_finite() && grad_norm.is_finite() {
                 drop(model); // The optimizer replaces its tensors: no second handle on them.
                 learner.lr_step();

@@ -232,13 +232,7 @@ fn compare_runs(options: &TrainOptions, storage: Storage, bound: f64) {
             seen.ranks.moved()
         );
         assert!(largest < bound && after < bound, "{name}");
-        let ranks = |report: &l1ra_train::run::RunReport| {
-            let updates = report.updates.iter();
-            updates
-                .map(|update| (update.step, update.plan.ranks()))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(ranks(&seen), ranks(&exact), "{name}");
+        assert_eq!(tiny::ranks(&seen), tiny::ranks(&exact), "{name}");
     }
 }
 

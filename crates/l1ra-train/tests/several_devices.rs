@@ -55,34 +55,29 @@ fn options(batch_size: usize, accumulation: usize) -> TrainOptions {
     }
 }
 
-fn run_in(options: &TrainOptions, devices: usize, packed: bool, dir: &TempDir) -> RunReport {
-    let device = Device::flex();
-    let train = tiny::samples(24);
-    let input = RunInput {
-        packing: packed.then(|| Packing::new(&train, 24, 0)),
+/// A run on as many copies of the CPU.
+fn input<'a>(devices: usize, device: &'a Device, dir: &'a TempDir) -> RunInput<'a> {
+    RunInput {
         further_devices: vec![device.clone(); devices - 1],
         ..RunInput::new(
             tiny::model(),
             "tiny-llama",
-            train,
+            tiny::samples(24),
             tiny::samples(6),
-            &device,
+            device,
             dir.path(),
         )
-    };
-    finetune(options, input, Vec::new()).unwrap().1
+    }
 }
 
 fn run(options: &TrainOptions, devices: usize, packed: bool) -> RunReport {
-    run_in(options, devices, packed, &TempDir::new().unwrap())
-}
-
-/// Step and ranks of every update.
-fn ranks(report: &RunReport) -> Vec<(usize, Vec<usize>)> {
-    let updates = report.updates.iter();
-    updates
-        .map(|update| (update.step, update.plan.ranks()))
-        .collect()
+    let (device, dir) = (Device::flex(), TempDir::new().unwrap());
+    let input = input(devices, &device, &dir);
+    let input = RunInput {
+        packing: packed.then(|| Packing::new(&input.train, 24, 0)),
+        ..input
+    };
+    finetune(options, input, Vec::new()).unwrap().1
 }
 
 fn largest_difference(one: &RunReport, other: &RunReport) -> f64 {
@@ -102,7 +97,7 @@ fn two_devices_are_one_with_twice_the_batch(#[values(false, true)] packed: bool)
     assert!(one.ranks.moved() > 0);
     assert!(off < 1e-5, "{off}");
     assert!((one.after.loss - two.after.loss).abs() < 1e-5);
-    assert_eq!(ranks(&one), ranks(&two));
+    assert_eq!(tiny::ranks(&one), tiny::ranks(&two));
     assert_eq!((one.tokens, one.parameters), (two.tokens, two.parameters));
 }
 
@@ -126,7 +121,7 @@ fn shares_may_differ_in_size() {
     let options = options(2, 3);
     let [one, two] = [1, 2].map(|devices| run(&options, devices, false));
     assert!(largest_difference(&one, &two) < 1e-5);
-    assert_eq!(ranks(&one), ranks(&two));
+    assert_eq!(tiny::ranks(&one), tiny::ranks(&two));
 }
 
 struct StopAt(usize, StopSignal);
@@ -146,21 +141,10 @@ fn a_run_goes_on_with_another_number_of_devices() {
     let whole = run(&options, 1, false);
     let dir = TempDir::new().unwrap();
     let device = Device::flex();
-    let input = |further: usize| RunInput {
-        further_devices: vec![device.clone(); further],
-        ..RunInput::new(
-            tiny::model(),
-            "tiny-llama",
-            tiny::samples(24),
-            tiny::samples(6),
-            &device,
-            dir.path(),
-        )
-    };
     let stop = StopSignal::default();
     let first = RunInput {
         stop: stop.clone(),
-        ..input(1)
+        ..input(2, &device, &dir)
     };
     let stopped = finetune(&options, first, vec![Box::new(StopAt(23, stop))]);
     assert!(matches!(
@@ -170,7 +154,7 @@ fn a_run_goes_on_with_another_number_of_devices() {
     let found = CheckpointFolder::of_run(dir.path()).newest().unwrap();
     let second = RunInput {
         resume: Some(Box::new(found.checkpoint)),
-        ..input(0)
+        ..input(1, &device, &dir)
     };
     let report = finetune(&options, second, Vec::new()).unwrap().1;
     assert_eq!(report.losses, whole.losses);
@@ -181,18 +165,7 @@ fn a_run_goes_on_with_another_number_of_devices() {
 fn fewer_micro_batches_than_devices_are_refused() {
     let device = Device::flex();
     let dir = TempDir::new().unwrap();
-    let input = RunInput {
-        further_devices: vec![device.clone()],
-        ..RunInput::new(
-            tiny::model(),
-            "tiny-llama",
-            tiny::samples(8),
-            tiny::samples(2),
-            &device,
-            dir.path(),
-        )
-    };
-    let error = finetune(&options(4, 1), input, Vec::new()).unwrap_err();
+    let error = finetune(&options(4, 1), input(2, &device, &dir), Vec::new()).unwrap_err();
     insta::assert_snapshot!(error, @"accumulation = 1: at least 2, as the micro-batches of a window are dealt out to the 2 devices; with a smaller batch_size, the window stays what it is");
 }
 

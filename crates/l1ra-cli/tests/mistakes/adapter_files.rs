@@ -12,17 +12,7 @@ use crate::support::{
 
 /// What `l1ra eval` says of the repository's model with the adapter in `adapter`.
 fn eval(place: &Place) -> String {
-    let model = model();
-    let args = [
-        "eval",
-        "--model",
-        &model,
-        "--data",
-        "good.jsonl",
-        "--adapter",
-        "adapter",
-    ];
-    place.mistake(&args)
+    crate::eval(place, &["--data", "good.jsonl", "--adapter", "adapter"])
 }
 
 /// What `l1ra merge` says of the same two.

@@ -2,10 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::{
-    support::{Place, model},
-    train, train_anew,
-};
+use crate::{eval, support::Place, train, train_anew};
 
 #[test]
 fn a_device_that_is_unknown() {
@@ -26,17 +23,7 @@ fn several_devices_that_cannot_be() {
     assert_snapshot!(train_anew(&["--device", "cuda:0,wgpu:0"]), @"error: --device cuda:0,wgpu:0: devices `cuda:0,wgpu:0`: `wgpu:0` is of another backend than `cuda:0`; take devices of one");
     assert_snapshot!(train_anew(&["--device", "wgpu:1,1"]), @"error: --device wgpu:1,1: devices `wgpu:1,1`: `wgpu:1` is named twice");
     assert_snapshot!(train_anew(&["--device", "flex,flex"]), @"error: recipe.toml, line 15: train.accumulation = 1: at least 2, as the micro-batches of a window are dealt out to the 2 devices; with a smaller batch_size, the window stays what it is");
-    let (model, place) = (model(), Place::new());
-    let args = [
-        "eval",
-        "--model",
-        &model,
-        "--data",
-        "good.jsonl",
-        "--device",
-        "flex,flex",
-    ];
-    assert_snapshot!(place.mistake(&args), @"error: device `flex,flex`: one device is taken here; several are for training");
+    assert_snapshot!(eval(&Place::new(), &["--data", "good.jsonl", "--device", "flex,flex"]), @"error: device `flex,flex`: one device is taken here; several are for training");
 }
 
 /// What else is compiled in depends on what is built along with it.
@@ -54,16 +41,5 @@ fn a_device_that_was_not_compiled_in() {
 
 #[test]
 fn a_device_of_another_command() {
-    let place = Place::new();
-    let model = model();
-    let args = [
-        "eval",
-        "--model",
-        &model,
-        "--data",
-        "good.jsonl",
-        "--device",
-        "tpu",
-    ];
-    assert_snapshot!(place.mistake(&args), @"error: device `tpu` is unknown; known: flex, ndarray, wgpu[:i], vulkan[:i], metal[:i], cuda[:i], rocm[:i]");
+    assert_snapshot!(eval(&Place::new(), &["--data", "good.jsonl", "--device", "tpu"]), @"error: device `tpu` is unknown; known: flex, ndarray, wgpu[:i], vulkan[:i], metal[:i], cuda[:i], rocm[:i]");
 }

@@ -2,7 +2,10 @@
 
 use insta::assert_snapshot;
 
-use crate::support::{Place, model};
+use crate::{
+    eval,
+    support::{Place, model},
+};
 
 /// What `l1ra generate` says of its mistake with the repository's model.
 fn generate(more: &[&str]) -> String {
@@ -97,15 +100,9 @@ fn a_model_without_a_chat_template() {
     assert_snapshot!(said, @"error: model: has no chat template; give one with --chat-template, or continue plain text with --raw");
 }
 
-/// What `l1ra eval` says of its mistake with the repository's model.
-fn eval(more: &[&str]) -> String {
-    let model = model();
-    Place::new().mistake(&[&["eval", "--model", &model], more].concat())
-}
-
 #[test]
 fn an_evaluation_without_data() {
-    assert_snapshot!(eval(&[]), @"
+    assert_snapshot!(eval(&Place::new(), &[]), @"
     error: the following required arguments were not provided:
       --data <F>
 
@@ -113,16 +110,16 @@ fn an_evaluation_without_data() {
 
     For more information, try '--help'.
     ");
-    assert_snapshot!(eval(&["--data", "nothing.jsonl"]), @"error: nothing.jsonl: no such file; data is .jsonl, .json, .parquet, .txt or .md, by name or by a pattern such as data/*.jsonl");
+    assert_snapshot!(eval(&Place::new(), &["--data", "nothing.jsonl"]), @"error: nothing.jsonl: no such file; data is .jsonl, .json, .parquet, .txt or .md, by name or by a pattern such as data/*.jsonl");
 }
 
 #[test]
 fn an_evaluation_of_no_rows_at_a_time() {
-    assert_snapshot!(eval(&["--data", "good.jsonl", "--batch-size", "0"]), @"error: --batch-size 0: at least 1");
+    assert_snapshot!(eval(&Place::new(), &["--data", "good.jsonl", "--batch-size", "0"]), @"error: --batch-size 0: at least 1");
 }
 
 #[test]
 fn an_evaluation_of_too_short_rows() {
-    assert_snapshot!(eval(&["--data", "good.jsonl", "--max-length", "1"]), @"error: --max-length 1: at least 2");
-    assert_snapshot!(eval(&["--data", "good.jsonl", "--max-length", "4"]), @"error: good.jsonl: holds no sample with a target within the first 4 tokens; raise max_length or train on all tokens");
+    assert_snapshot!(eval(&Place::new(), &["--data", "good.jsonl", "--max-length", "1"]), @"error: --max-length 1: at least 2");
+    assert_snapshot!(eval(&Place::new(), &["--data", "good.jsonl", "--max-length", "4"]), @"error: good.jsonl: holds no sample with a target within the first 4 tokens; raise max_length or train on all tokens");
 }

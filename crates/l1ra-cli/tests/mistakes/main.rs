@@ -17,14 +17,19 @@ mod output;
 mod recipe;
 mod report;
 
-use support::Place;
+use support::{Place, model};
 
 /// What `l1ra train recipe.toml` and `more` says of its mistake.
 fn train(place: &Place, more: &[&str]) -> String {
     place.mistake(&[&["train", "recipe.toml"], more].concat())
 }
 
-/// The same in a place where nothing else is wrong.
+/// What `l1ra eval` and `more` says of its mistake with the repository's model.
+fn eval(place: &Place, more: &[&str]) -> String {
+    place.mistake(&[&["eval", "--model", &model()], more].concat())
+}
+
+/// What `l1ra train recipe.toml` says in a place where nothing else is wrong.
 fn train_anew(more: &[&str]) -> String {
     train(&Place::new(), more)
 }

@@ -15,9 +15,8 @@ use std::{
 /// Longest message of a device that is passed on, in characters.
 const MAX_DETAIL: usize = 300;
 /// How Burn's GPU runtime, and wgpu below it, say that memory was short; in small letters.
-const OF_MEMORY: [&str; 8] = [
+const OF_MEMORY: [&str; 7] = [
     "out of device memory",
-    "can't allocate buffer",
     "can't allocate ",
     "out-of-memory error",
     "wgpu error: out of memory",
@@ -38,7 +37,8 @@ const OF_DEVICES: [&str; 6] = [
 const OF_WAITING: [&str; 4] = ["channel", "disconnected", "recverror", "senderror"];
 
 /// What a device said when it gave up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the device {}: {detail}", if *out_of_memory { "ran out of memory" } else { "failed" })]
 pub struct DeviceFailure {
     /// Its words, in one line of bounded length.
     pub detail: String,

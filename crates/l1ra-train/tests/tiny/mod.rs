@@ -9,7 +9,7 @@ use std::{
 
 use burn::tensor::Device;
 use l1ra_models::{CausalLm, ModelConfig, weights};
-use l1ra_train::data::Sample;
+use l1ra_train::{RunReport, data::Sample};
 
 /// Dropout draws from the device's one generator, which runs at the same time would share.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
@@ -41,4 +41,12 @@ pub(crate) fn samples(count: u32) -> Vec<Sample> {
         is_target: (0..8 + index % 9).map(|place| place > 2).collect(),
     };
     (0..count).map(sample).collect()
+}
+
+/// Step and ranks of every update of a run.
+pub(crate) fn ranks(report: &RunReport) -> Vec<(usize, Vec<usize>)> {
+    let updates = report.updates.iter();
+    updates
+        .map(|update| (update.step, update.plan.ranks()))
+        .collect()
 }
