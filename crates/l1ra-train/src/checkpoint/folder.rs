@@ -111,7 +111,13 @@ impl CheckpointFolder {
             _ => {}
         }
         let path = self.file(checkpoint.progress.step);
-        checkpoint.write(&path)?;
+        // One that vanishes only now is said as one that was gone before.
+        checkpoint
+            .write(&path)
+            .map_err(|error| match fs::metadata(&self.path) {
+                Err(gone) => TrainError::io(&self.path, gone),
+                Ok(_) => error,
+            })?;
         let best = checkpoint.progress.best.map(|best| best.step);
         self.retain(options, best)?;
         Ok(path)
