@@ -154,7 +154,12 @@ fn memory_of_a_device_does_not_grow() {
         let most = |part: &[u64]| part.iter().max().copied().unwrap();
         let (early, late) = (most(&held[125..250]), most(&held[375..]));
         println!("{name}: {early} bytes held after 125 to 250 steps, {late} after 375 to 500");
-        assert!(late <= early, "{name}: {late} bytes, before {early}");
+        // Between the two lie 250 steps. One array left over in each, of 64 by 64 numbers, would be 4 MB; a few
+        // hundred bytes are arrays that a device was about to free when it was asked.
+        assert!(
+            late <= early + 65_536,
+            "{name}: {late} bytes, before {early}"
+        );
     }
 }
 
