@@ -5,7 +5,8 @@
 
 use std::{hint::black_box, time::Instant};
 
-use l1ra_kernels::gemm::{Before, Left, Right, Term, sum_of_products};
+use half::bf16;
+use l1ra_kernels::gemm::{Before, Left, Right, Term, Values, bf16_instructions, sum_of_products};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -28,22 +29,16 @@ impl WithSimd for Registers {
     }
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
+/// The best of some runs: neighbours of a virtual machine only make it slower.
 fn time(runs: usize, mut act: impl FnMut()) -> f64 {
     act();
-    median(
-        (0..runs)
-            .map(|_| {
-                let began = Instant::now();
-                act();
-                began.elapsed().as_secs_f64()
-            })
-            .collect(),
-    )
+    (0..runs)
+        .map(|_| {
+            let began = Instant::now();
+            act();
+            began.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min)
 }
 
 fn main() {
@@ -60,6 +55,8 @@ fn main() {
         })
         .fold(0.0, f64::max);
     println!("{threads} threads, registers only: {peak:.0} GFLOP/s");
+    let unit = bf16_instructions().unwrap_or("none");
+    println!("instructions for bf16: {unit}; shares are of the f32 peak");
     let big = vec![1.0_f32; 64 << 20];
     let seconds = time(5, || {
         black_box(
@@ -88,9 +85,10 @@ fn main() {
     ] {
         let a = vec![0.5_f32; m * k];
         let b = vec![0.25_f32; k * n];
+        let stored = vec![bf16::from_f32(0.25); k * n];
         let mut out = vec![0.0_f32; m * n];
         let flops = 2.0 * (m * k * n) as f64;
-        let runs = if n > 10_000 { 3 } else { 15 };
+        let runs = if n > 10_000 { 5 } else { 30 };
         let ours = |right: Right<'_>, out: &mut [f32]| {
             let term = Term::new(Left::rows(&a, k), right, k);
             sum_of_products(out, n, [m, n], &[term], Before::Drop);
@@ -100,6 +98,15 @@ fn main() {
         let left_transposed = time(runs, || {
             let term = Term::new(Left::transposed(&a, m), Right::rows(&b, n), k);
             sum_of_products(&mut out, n, [m, n], &[term], Before::Drop);
+        });
+        let [bf16, bf16_transposed] = [[n, 1], [1, k]].map(|[row, column]| {
+            let values = Values::Bf16(&stored);
+            let right = Right {
+                values,
+                row,
+                column,
+            };
+            time(runs, || ours(right, &mut out))
         });
         let gemm = |rhs: [isize; 2], out: &mut [f32]| unsafe {
             gemm::gemm(
@@ -144,10 +151,12 @@ fn main() {
         let theirs_t = time(runs, || gemm([k as isize, 1], &mut out));
         let rate = |seconds: f64| flops / seconds / 1e9 / peak * 100.0;
         println!(
-            "{m:5} {k:5} {n:6}  ours {:5.1} %  Bᵀ {:5.1} %  Aᵀ {:5.1} %   gemm {:5.1} %  Bᵀ {:5.1} %",
+            "{m:5} {k:5} {n:6}  ours {:5.1} %  Bᵀ {:5.1} %  Aᵀ {:5.1} %   bf16 {:6.1} %  Bᵀ {:6.1} %   gemm {:5.1} %  Bᵀ {:5.1} %",
             rate(plain),
             rate(transposed),
             rate(left_transposed),
+            rate(bf16),
+            rate(bf16_transposed),
             rate(theirs),
             rate(theirs_t)
         );

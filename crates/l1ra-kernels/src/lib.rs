@@ -28,3 +28,4 @@ pub mod rope;
 pub mod rows;
 mod share;
 pub mod swiglu;
+mod vector;

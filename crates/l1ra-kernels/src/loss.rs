@@ -12,8 +12,8 @@ use rayon::prelude::*;
 use crate::{
     gemm::{Before, Left, Right, Term, sum_of_products},
     math,
+    vector::vectorized,
 };
-use pulp::Arch;
 
 /// Rows whose logits exist at once.
 ///
@@ -58,19 +58,20 @@ pub fn linear_cross_entropy(
 
 /// Losses of rows; with `gradient`, logits become `softmax − 1[target]`.
 fn softmax(logits: &mut [f32], v: usize, targets: &[u32], gradient: bool) -> Vec<f64> {
-    let arch = Arch::new();
-    let line = |(logits, target): (&mut [f32], &u32)| {
-        arch.dispatch(|| {
-            let target = *target as usize;
-            let (max, seen) = (math::max(logits), logits[target]);
-            let sum = math::map_sum(logits, |z| math::exp(z - max));
-            if gradient {
-                let inverse = 1.0 / sum;
-                logits.iter_mut().for_each(|p| *p *= inverse);
-                logits[target] -= 1.0;
-            }
-            f64::from(sum.ln()) + f64::from(max) - f64::from(seen)
-        })
-    };
+    let line =
+        |(logits, target): (&mut [f32], &u32)| softmax_row(logits, *target as usize, gradient);
     logits.par_chunks_mut(v).zip(targets).map(line).collect()
+}
+
+vectorized! {
+    fn softmax_row(logits: &mut [f32], target: usize, gradient: bool) -> f64 {
+        let (max, seen) = (math::max(logits), logits[target]);
+        let sum = math::map_sum(logits, |z| math::exp(z - max));
+        if gradient {
+            let inverse = 1.0 / sum;
+            logits.iter_mut().for_each(|p| *p *= inverse);
+            logits[target] -= 1.0;
+        }
+        f64::from(sum.ln()) + f64::from(max) - f64::from(seen)
+    }
 }

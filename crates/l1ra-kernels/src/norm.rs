@@ -8,6 +8,7 @@
 use crate::{
     math::sum_pairs,
     rows::{each_block, each_block_of},
+    vector::vectorized,
 };
 
 /// `y [n, d]` and the inverse root `i [n]` for `x [n, d]`, `w [d]`.
@@ -22,6 +23,13 @@ pub fn forward(y: &mut [f32], inverse: &mut [f32], x: &[f32], w: &[f32], epsilon
     );
     each_block((y, d), (inverse, 1), |first, y, inverse| {
         let x = &x[first * d..][..y.len()];
+        forward_rows(y, inverse, x, w, epsilon);
+    });
+}
+
+vectorized! {
+    fn forward_rows(y: &mut [f32], inverse: &mut [f32], x: &[f32], w: &[f32], epsilon: f32) {
+        let d = w.len();
         for ((y, x), inverse) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse) {
             let mean = sum_pairs(x, x, |a, b| a * b) / d as f32;
             *inverse = 1.0 / (mean + epsilon).sqrt();
@@ -29,7 +37,7 @@ pub fn forward(y: &mut [f32], inverse: &mut [f32], x: &[f32], w: &[f32], epsilon
                 *y = x * *inverse * w;
             }
         }
-    });
+    }
 }
 
 /// `dx [n, d]` for `dy [n, d]`.
@@ -45,11 +53,18 @@ pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], w: &[f32], inverse: &[f32
     each_block_of(dx, d, |first, dx| {
         let part = first * d..first * d + dx.len();
         let (x, dy) = (&x[part.clone()], &dy[part]);
+        backward_rows(dx, dy, x, w, &inverse[first..]);
+    });
+}
+
+vectorized! {
+    fn backward_rows(dx: &mut [f32], dy: &[f32], x: &[f32], w: &[f32], inverse: &[f32]) {
+        let d = w.len();
         let lines = dx
             .chunks_exact_mut(d)
             .zip(x.chunks_exact(d))
             .zip(dy.chunks_exact(d));
-        for (((dx, x), dy), inverse) in lines.zip(&inverse[first..]) {
+        for (((dx, x), dy), inverse) in lines.zip(inverse) {
             for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(w) {
                 *dx = dy * w;
             }
@@ -59,5 +74,5 @@ pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], w: &[f32], inverse: &[f32
                 *dx = *dx * inverse - x * slope;
             }
         }
-    });
+    }
 }

@@ -2,11 +2,10 @@
 
 use std::cell::RefCell;
 
-use pulp::Arch;
-
 use crate::{
     element::Element,
     gemm::{Right, Values},
+    vector::vectorized,
 };
 
 thread_local! {
@@ -53,20 +52,29 @@ struct Shape {
 }
 
 fn copy<T: Element>(panels: &mut [f32], shape: Shape, values: &[T], right: Right<'_>) {
-    let Shape {
-        width,
-        depth,
-        at,
-        len,
-        from,
-        n,
-    } = shape;
-    let values = &values[from * right.row..];
-    let part = at * width..(at + len) * width;
-    Arch::new().dispatch(|| {
-        if right.column == 1 {
+    copy_values(
+        panels,
+        shape,
+        &values[shape.from * right.row..],
+        right.row,
+        right.column,
+    );
+}
+
+vectorized! {
+    fn copy_values<T: Element>(panels: &mut [f32], shape: Shape, values: &[T], row: usize, column: usize) {
+        let Shape {
+            width,
+            depth,
+            at,
+            len,
+            from: _,
+            n,
+        } = shape;
+        let part = at * width..(at + len) * width;
+        if column == 1 {
             // Row by row, so that the matrix is read in order.
-            for (i, stored) in values.chunks(right.row.max(n)).take(len).enumerate() {
+            for (i, stored) in values.chunks(row.max(n)).take(len).enumerate() {
                 for (index, stored) in stored[..n].chunks(width).enumerate() {
                     let line = &mut panels[(index * depth + at + i) * width..][..width];
                     if let (Ok(line), Ok(stored)) = (
@@ -89,22 +97,22 @@ fn copy<T: Element>(panels: &mut [f32], shape: Shape, values: &[T], right: Right
             let first = index * width;
             let columns = width.min(n - first);
             let panel = &mut panel[part.clone()];
-            let values = &values[first * right.column..];
-            if right.row == 1 {
-                transpose(panel, width, values, right.column, columns);
+            let values = &values[first * column..];
+            if row == 1 {
+                transpose(panel, width, values, column, columns);
                 continue;
             }
             for (i, line) in panel.chunks_exact_mut(width).enumerate() {
                 for (j, line) in line.iter_mut().enumerate() {
                     *line = if j < columns {
-                        values[i * right.row + j * right.column].widen()
+                        values[i * row + j * column].widen()
                     } else {
                         0.0
                     };
                 }
             }
         }
-    });
+    }
 }
 
 /// `panel[k, j] = values[j · stride + k]`, in squares of 8 that stay in registers.
@@ -150,13 +158,13 @@ fn transpose<T: Element>(
 /// The transpose of a square, in three rounds that each take two rows: shuffles of registers, where a
 /// register holds a row.
 #[inline(always)]
-fn turn(r: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
-    let low = |a: [f32; 8], b: [f32; 8]| [a[0], b[0], a[1], b[1], a[4], b[4], a[5], b[5]];
-    let high = |a: [f32; 8], b: [f32; 8]| [a[2], b[2], a[3], b[3], a[6], b[6], a[7], b[7]];
-    let even = |a: [f32; 8], b: [f32; 8]| [a[0], a[1], b[0], b[1], a[4], a[5], b[4], b[5]];
-    let odd = |a: [f32; 8], b: [f32; 8]| [a[2], a[3], b[2], b[3], a[6], a[7], b[6], b[7]];
-    let front = |a: [f32; 8], b: [f32; 8]| [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
-    let back = |a: [f32; 8], b: [f32; 8]| [a[4], a[5], a[6], a[7], b[4], b[5], b[6], b[7]];
+pub(crate) fn turn<T: Copy>(r: [[T; SIDE]; SIDE]) -> [[T; SIDE]; SIDE] {
+    let low = |a: [T; 8], b: [T; 8]| [a[0], b[0], a[1], b[1], a[4], b[4], a[5], b[5]];
+    let high = |a: [T; 8], b: [T; 8]| [a[2], b[2], a[3], b[3], a[6], b[6], a[7], b[7]];
+    let even = |a: [T; 8], b: [T; 8]| [a[0], a[1], b[0], b[1], a[4], a[5], b[4], b[5]];
+    let odd = |a: [T; 8], b: [T; 8]| [a[2], a[3], b[2], b[3], a[6], a[7], b[6], b[7]];
+    let front = |a: [T; 8], b: [T; 8]| [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
+    let back = |a: [T; 8], b: [T; 8]| [a[4], a[5], a[6], a[7], b[4], b[5], b[6], b[7]];
     let quarter = |a, b, c, d| {
         let [ab_low, ab_high, cd_low, cd_high] = [low(a, b), high(a, b), low(c, d), high(c, d)];
         [

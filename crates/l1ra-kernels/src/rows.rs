@@ -1,7 +1,8 @@
 //! Small things done to the rows of a matrix, shared among threads.
 
-use pulp::Arch;
 use rayon::prelude::*;
+
+use crate::vector::vectorized;
 
 /// Values that a task takes at least.
 const TASK: usize = 1 << 14;
@@ -11,27 +12,25 @@ pub(crate) fn per_task(width: usize) -> usize {
     (TASK / width.max(1)).max(1)
 }
 
-/// Calls `act` with blocks of rows of `a` and `b` and the index of the first, in vector code.
+/// Calls `act` with blocks of rows of `a` and `b` and the index of the first.
 pub(crate) fn each_block(
     (a, a_width): (&mut [f32], usize),
     (b, b_width): (&mut [f32], usize),
     act: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) {
     let rows = per_task(a_width.max(b_width));
-    let arch = Arch::new();
     a.par_chunks_mut((rows * a_width).max(1))
         .zip(b.par_chunks_mut((rows * b_width).max(1)))
         .enumerate()
-        .for_each(|(index, (a, b))| arch.dispatch(|| act(index * rows, a, b)));
+        .for_each(|(index, (a, b))| act(index * rows, a, b));
 }
 
-/// Calls `act` with blocks of rows of `out` and the index of the first, in vector code.
+/// Calls `act` with blocks of rows of `out` and the index of the first.
 pub(crate) fn each_block_of(out: &mut [f32], width: usize, act: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = per_task(width);
-    let arch = Arch::new();
     out.par_chunks_mut((rows * width).max(1))
         .enumerate()
-        .for_each(|(index, out)| arch.dispatch(|| act(index * rows, out)));
+        .for_each(|(index, out)| act(index * rows, out));
 }
 
 /// `out[i, j] = x[i, j] · g[j]`.
@@ -44,14 +43,18 @@ pub fn scale_columns(out: &mut [f32], x: &[f32], g: &[f32]) {
         out.len() == x.len() && x.len().is_multiple_of(d.max(1)),
         "lengths"
     );
-    each_block_of(out, d, |first, out| {
-        let x = &x[first * d..];
+    each_block_of(out, d, |first, out| scale_rows(out, &x[first * d..], g));
+}
+
+vectorized! {
+    fn scale_rows(out: &mut [f32], x: &[f32], g: &[f32]) {
+        let d = g.len();
         for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
             for ((out, x), g) in out.iter_mut().zip(x).zip(g) {
                 *out = x * g;
             }
         }
-    });
+    }
 }
 
 /// `Σᵢ a[i, j]·b[i, j]` of every column, in order.
@@ -65,15 +68,20 @@ pub fn column_dots(a: &[f32], b: &[f32], d: usize) -> Vec<f32> {
     );
     let mut sums = vec![0.0; d];
     if d > 0 {
-        Arch::new().dispatch(|| {
-            for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
-                for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-                    *sum += a * b;
-                }
-            }
-        });
+        add_products(&mut sums, a, b);
     }
     sums
+}
+
+vectorized! {
+    fn add_products(sums: &mut [f32], a: &[f32], b: &[f32]) {
+        let d = sums.len();
+        for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
+            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+                *sum += a * b;
+            }
+        }
+    }
 }
 
 /// `out [d, n] = xᵀ` for `x [n, d]`.

@@ -5,7 +5,7 @@
 //! dg = dy · u · σ · (1 + g·(1 − σ))      du = dy · g · σ
 //! ```
 
-use crate::{math::sigmoid, rows::each_block_of};
+use crate::{math::sigmoid, rows::each_block_of, vector::vectorized};
 
 /// `y [n, d]` for `gate_up [n, 2d]`, whose rows hold `g` and then `u`.
 ///
@@ -17,14 +17,19 @@ pub fn forward(y: &mut [f32], gate_up: &[f32], d: usize) {
         "lengths"
     );
     each_block_of(y, d, |first, y| {
-        let gate_up = &gate_up[2 * d * first..];
+        forward_rows(y, &gate_up[2 * d * first..], d)
+    });
+}
+
+vectorized! {
+    fn forward_rows(y: &mut [f32], gate_up: &[f32], d: usize) {
         for (y, gate_up) in y.chunks_exact_mut(d).zip(gate_up.chunks_exact(2 * d)) {
             let (gate, up) = gate_up.split_at(d);
             for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
                 *y = g * sigmoid(*g) * u;
             }
         }
-    });
+    }
 }
 
 /// Gradient of `gate_up [n, 2d]` for `dy [n, d]`.
@@ -35,7 +40,12 @@ pub fn backward(d_gate_up: &mut [f32], dy: &[f32], gate_up: &[f32], d: usize) {
     let fits = d_gate_up.len() == gate_up.len() && gate_up.len() == 2 * dy.len();
     assert!(fits && dy.len().is_multiple_of(d.max(1)), "lengths");
     each_block_of(d_gate_up, 2 * d, |first, out| {
-        let (dy, gate_up) = (&dy[d * first..], &gate_up[2 * d * first..]);
+        backward_rows(out, &dy[d * first..], &gate_up[2 * d * first..], d);
+    });
+}
+
+vectorized! {
+    fn backward_rows(out: &mut [f32], dy: &[f32], gate_up: &[f32], d: usize) {
         let lines = out
             .chunks_exact_mut(2 * d)
             .zip(gate_up.chunks_exact(2 * d))
@@ -50,5 +60,5 @@ pub fn backward(d_gate_up: &mut [f32], dy: &[f32], gate_up: &[f32], d: usize) {
                 *d_up = dy * g * sigma;
             }
         }
-    });
+    }
 }

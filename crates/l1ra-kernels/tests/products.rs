@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::single_range_in_vec_init, missing_docs)]
 
 use half::{bf16, f16};
-use l1ra_kernels::gemm::{Before, Left, Right, Term, Values, sum_of_products};
+use l1ra_kernels::gemm::{Before, Left, Right, Term, Values, bf16_instructions, sum_of_products};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -89,6 +89,12 @@ impl Operand {
             self.left[p * m + i]
         } else {
             self.left[i * self.k + p]
+        };
+        let rounded = matches!(self.stored, Stored::Bf16) && m > 4 && bf16_instructions().is_some();
+        let left = if rounded {
+            bf16::from_f32(left).to_f32()
+        } else {
+            left
         };
         let right = if self.right_transposed {
             self.f32s[j * self.k + p]
@@ -180,25 +186,34 @@ fn sums_longer_than_a_block_and_outputs_wider_than_a_task() {
         &[(70, Stored::F16, [true, false]), adapter],
     );
     check(4, [301, 40], 0, false, &[(90, Stored::F32, [false, true])]);
+    check(
+        5,
+        [70, 2000],
+        1,
+        true,
+        &[(700, Stored::Bf16, [false, false])],
+    );
 }
 
 #[test]
 fn threads_do_not_change_the_sum() {
     let (m, k, n) = (100, 700, 333);
     let mut rng = ChaCha8Rng::seed_from_u64(5);
-    let o = Operand::new(&mut rng, m, n, k, Stored::F32, [false, false]);
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
-        let mut out = vec![0.0; m * n];
-        pool.install(|| sum_of_products(&mut out, n, [m, n], &[o.term(m, n)], Before::Drop));
-        out
-    };
-    let one = run(1);
-    for threads in [2, 3, 8] {
-        assert_eq!(run(threads), one, "{threads} threads");
+    for stored in [Stored::F32, Stored::Bf16] {
+        let o = Operand::new(&mut rng, m, n, k, stored, [false, false]);
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let mut out = vec![0.0; m * n];
+            pool.install(|| sum_of_products(&mut out, n, [m, n], &[o.term(m, n)], Before::Drop));
+            out
+        };
+        let one = run(1);
+        for threads in [2, 3, 8] {
+            assert_eq!(run(threads), one, "{threads} threads");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::head::{Buffers, Head};
-use crate::{gemm::Left, math, share::Disjoint};
+use crate::{gemm::Left, math, rope::Rotary, share::Disjoint, vector::vectorized};
 
 /// What the forward left, and the gradient that comes in.
 pub(super) struct Saved<'a> {
@@ -76,10 +76,9 @@ impl Head<'_> {
         let (d, width) = (self.shape.head_dim, self.shape.output_width());
         let dot = |token: usize| {
             let at = token * width + head * d..token * width + (head + 1) * d;
-            math::sum_pairs(&saved.out[at.clone()], &saved.d_out[at], |a, b| a * b)
+            dot_row(&saved.out[at.clone()], &saved.d_out[at])
         };
-        self.arch
-            .dispatch(|| self.sequence.clone().map(dot).collect())
+        self.sequence.clone().map(dot).collect()
     }
 
     /// Scores become probabilities, `d_scores` (which hold `dP`) become `P∘(dP − D)`.
@@ -91,23 +90,22 @@ impl Head<'_> {
         keys: &Range<usize>,
         [lse, products]: [&[f32]; 2],
     ) {
-        self.arch.dispatch(|| {
-            let lines = scores
-                .chunks_exact_mut(keys.len())
-                .zip(d_scores.chunks_exact_mut(keys.len()));
-            for (query, (p, ds)) in block.clone().zip(lines) {
-                let seen = self.seen(query, keys);
-                for line in [&mut *p, &mut *ds] {
-                    line[..seen.start].fill(0.0);
-                    line[seen.end..].fill(0.0);
-                }
-                let (lse, product) = (lse[query], products[query]);
-                for (p, ds) in p[seen.clone()].iter_mut().zip(&mut ds[seen]) {
-                    *p = math::exp(*p - lse);
-                    *ds = *p * (*ds - product);
-                }
+        let lines = scores
+            .chunks_exact_mut(keys.len())
+            .zip(d_scores.chunks_exact_mut(keys.len()));
+        for (query, (p, ds)) in block.clone().zip(lines) {
+            let seen = self.seen(query, keys);
+            for line in [&mut *p, &mut *ds] {
+                line[..seen.start].fill(0.0);
+                line[seen.end..].fill(0.0);
             }
-        });
+            slope_row(
+                &mut p[seen.clone()],
+                &mut ds[seen],
+                lse[query],
+                products[query],
+            );
+        }
     }
 
     /// Writes `matrix [rows, d]` into the head `at` of the gradient, for tokens from `first`, turned
@@ -121,17 +119,37 @@ impl Head<'_> {
         scale: Option<f32>,
     ) {
         let d = self.shape.head_dim;
-        self.arch.dispatch(|| {
-            for (row, line) in matrix.chunks_exact(d).enumerate() {
-                let position = first + row;
-                let token = self.sequence.start + position;
-                // SAFETY: heads and sequences have tokens and columns of their own.
-                let out = unsafe { d_qkv.slice(token * self.shape.input_width() + at * d, d) };
-                match scale {
-                    Some(scale) => self.rotary.rotate_back(out, line, position, scale),
-                    None => out.copy_from_slice(line),
-                }
+        for (row, line) in matrix.chunks_exact(d).enumerate() {
+            let position = first + row;
+            let token = self.sequence.start + position;
+            // SAFETY: heads and sequences have tokens and columns of their own.
+            let out = unsafe { d_qkv.slice(token * self.shape.input_width() + at * d, d) };
+            match scale {
+                Some(scale) => rotate_back(out, self.rotary, line, position, scale),
+                None => out.copy_from_slice(line),
             }
-        });
+        }
+    }
+}
+
+vectorized! {
+    fn dot_row(a: &[f32], b: &[f32]) -> f32 {
+        math::sum_pairs(a, b, |a, b| a * b)
+    }
+}
+
+vectorized! {
+    /// A query's scores become `P`, its `dP` become `P∘(dP − D)`.
+    fn slope_row(p: &mut [f32], ds: &mut [f32], lse: f32, product: f32) {
+        for (p, ds) in p.iter_mut().zip(ds) {
+            *p = math::exp(*p - lse);
+            *ds = *p * (*ds - product);
+        }
+    }
+}
+
+vectorized! {
+    fn rotate_back(out: &mut [f32], rotary: &Rotary, line: &[f32], position: usize, scale: f32) {
+        rotary.rotate_back(out, line, position, scale);
     }
 }

@@ -1,10 +1,9 @@
 //! Attention of new tokens to all before them, whose keys and values were kept.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::Shape;
-use crate::{math, rope::Rotary, share::Disjoint};
+use crate::{math, rope::Rotary, share::Disjoint, vector::vectorized};
 
 /// Keys and values of one block of a model, for a number of rows.
 ///
@@ -99,7 +98,6 @@ impl Cache {
         let (first, capacity, d) = (self.length, self.capacity, self.head_dim);
         let out = Disjoint::new(out);
         let part = capacity * d;
-        let arch = Arch::new();
         self.keys
             .par_chunks_exact_mut(part)
             .zip(self.values.par_chunks_exact_mut(part))
@@ -114,12 +112,22 @@ impl Cache {
                     first,
                     length,
                 };
-                arch.dispatch(|| {
-                    step.keep(keys, values);
-                    step.attend(keys, values, out, row * length * shape.output_width());
-                });
+                run(
+                    &step,
+                    keys,
+                    values,
+                    out,
+                    row * length * shape.output_width(),
+                );
             });
         self.length = total;
+    }
+}
+
+vectorized! {
+    fn run(step: &Step<'_>, keys: &mut [f32], values: &mut [f32], out: Disjoint<'_>, start: usize) {
+        step.keep(keys, values);
+        step.attend(keys, values, out, start);
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
 use super::Shape;
 use crate::{
     gemm::{
@@ -13,6 +11,7 @@ use crate::{
     math, pack,
     rope::Rotary,
     share::Disjoint,
+    vector::vectorized,
 };
 
 /// Bytes of scores that exist at once.
@@ -33,7 +32,6 @@ pub(super) struct Head<'a> {
     pub(super) sequence: Range<usize>,
     pub(super) kv_head: usize,
     pub(super) tiles: Tiles,
-    pub(super) arch: Arch,
     /// Rotated keys, `[length, d]`.
     pub(super) keys: Vec<f32>,
     /// Values, `[length, d]`.
@@ -52,17 +50,14 @@ impl<'a> Head<'a> {
         let (d, length) = (shape.head_dim, sequence.len());
         let mut keys = vec![0.0; length * d];
         let mut values = vec![0.0; length * d];
-        let arch = Arch::new();
-        arch.dispatch(|| {
-            let lines = keys.chunks_exact_mut(d).zip(values.chunks_exact_mut(d));
-            for (position, (key, value)) in lines.enumerate() {
-                let line = &qkv[(sequence.start + position) * shape.input_width()..];
-                let at = (shape.heads + kv_head) * d;
-                rotary.rotate(key, &line[at..at + d], position, 1.0);
-                let at = at + shape.kv_heads * d;
-                value.copy_from_slice(&line[at..at + d]);
-            }
-        });
+        let width = shape.input_width();
+        let at = (shape.heads + kv_head) * d;
+        let lines = &qkv[(sequence.start * width).min(qkv.len())..];
+        rotate_rows(&mut keys, rotary, lines, [width, at, d], 1.0);
+        let at = at + shape.kv_heads * d;
+        for (value, line) in values.chunks_exact_mut(d).zip(lines.chunks(width)) {
+            value.copy_from_slice(&line[at..at + d]);
+        }
         Self {
             shape,
             rotary,
@@ -70,7 +65,6 @@ impl<'a> Head<'a> {
             sequence,
             kv_head,
             tiles,
-            arch,
             keys,
             values,
         }
@@ -91,13 +85,9 @@ impl<'a> Head<'a> {
         let d = self.shape.head_dim;
         queries.resize(self.length() * d, 0.0);
         let scale = 1.0 / (d as f32).sqrt();
-        self.arch.dispatch(|| {
-            for (position, query) in queries.chunks_exact_mut(d).enumerate() {
-                let at = (self.sequence.start + position) * self.shape.input_width() + head * d;
-                self.rotary
-                    .rotate(query, &self.qkv[at..at + d], position, scale);
-            }
-        });
+        let width = self.shape.input_width();
+        let lines = &self.qkv[(self.sequence.start * width).min(self.qkv.len())..];
+        rotate_rows(queries, self.rotary, lines, [width, head * d, d], scale);
     }
 
     /// Queries whose scores exist at once, in order.
@@ -208,20 +198,40 @@ impl<'a> Head<'a> {
         keys: &Range<usize>,
         lse: &mut [f32],
     ) {
-        self.arch.dispatch(|| {
-            let lines = scores.chunks_exact_mut(keys.len());
-            for ((query, line), lse) in block.clone().zip(lines).zip(lse) {
-                let seen = self.seen(query, keys);
-                line[..seen.start].fill(0.0);
-                line[seen.end..].fill(0.0);
-                let line = &mut line[seen];
-                let max = math::max(line);
-                let sum = math::map_sum(line, |s| math::exp(s - max));
-                let inverse = 1.0 / sum;
-                line.iter_mut().for_each(|p| *p *= inverse);
-                *lse = max + sum.ln();
-            }
-        });
+        let lines = scores.chunks_exact_mut(keys.len());
+        for ((query, line), lse) in block.clone().zip(lines).zip(lse) {
+            let seen = self.seen(query, keys);
+            line[..seen.start].fill(0.0);
+            line[seen.end..].fill(0.0);
+            *lse = softmax_row(&mut line[seen]);
+        }
+    }
+}
+
+vectorized! {
+    /// `out [n, d]`: features `at .. at + d` of every line, `width` long, turned by its position.
+    fn rotate_rows(
+        out: &mut [f32],
+        rotary: &Rotary,
+        lines: &[f32],
+        part: [usize; 3],
+        scale: f32,
+    ) {
+        let [width, at, d] = part;
+        for (position, (out, line)) in out.chunks_exact_mut(d).zip(lines.chunks(width)).enumerate() {
+            rotary.rotate(out, &line[at..at + d], position, scale);
+        }
+    }
+}
+
+vectorized! {
+    /// Scores become probabilities. Gives `log Σ e^S`.
+    fn softmax_row(line: &mut [f32]) -> f32 {
+        let max = math::max(line);
+        let sum = math::map_sum(line, |s| math::exp(s - max));
+        let inverse = 1.0 / sum;
+        line.iter_mut().for_each(|p| *p *= inverse);
+        max + sum.ln()
     }
 }
 

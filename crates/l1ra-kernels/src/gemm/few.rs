@@ -1,11 +1,10 @@
 //! Products with very few rows of output, as in generation: the right side is read in the order in
 //! which it lies, once a row, and nothing is copied.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{Before, Right, Term, Values};
-use crate::{element::Element, math, share::Disjoint};
+use crate::{element::Element, math, share::Disjoint, vector::vectorized};
 
 /// Rows of output up to which this is the better way.
 pub(super) const ROWS: usize = 4;
@@ -20,27 +19,24 @@ pub(super) fn run(
     terms: &[Term<'_>],
     before: Before,
 ) {
-    let arch = Arch::new();
     let task = |index: usize| {
         let first = index * COLUMNS;
         let columns = COLUMNS.min(n - first);
-        arch.dispatch(|| {
-            for i in 0..m {
-                // SAFETY: tasks have columns of their own.
-                let out = unsafe { out.slice(i * row + first, columns) };
-                if before == Before::Drop {
-                    out.fill(0.0);
-                }
-                for term in terms {
-                    let right = term.right.skip_columns(first);
-                    match right.values {
-                        Values::F32(values) => add(out, term, i, right, values),
-                        Values::Bf16(values) => add(out, term, i, right, values),
-                        Values::F16(values) => add(out, term, i, right, values),
-                    }
+        for i in 0..m {
+            // SAFETY: tasks have columns of their own.
+            let out = unsafe { out.slice(i * row + first, columns) };
+            if before == Before::Drop {
+                out.fill(0.0);
+            }
+            for term in terms {
+                let right = term.right.skip_columns(first);
+                match right.values {
+                    Values::F32(values) => add(out, term, i, right, values),
+                    Values::Bf16(values) => add(out, term, i, right, values),
+                    Values::F16(values) => add(out, term, i, right, values),
                 }
             }
-        });
+        }
     };
     let tasks = n.div_ceil(COLUMNS);
     if tasks == 1 {
@@ -50,21 +46,22 @@ pub(super) fn run(
     }
 }
 
-/// Adds row `i` of a term.
-#[inline(always)]
-fn add<T: Element>(out: &mut [f32], term: &Term<'_>, i: usize, right: Right<'_>, values: &[T]) {
-    let left = |k: usize| term.left.values[i * term.left.row + k * term.left.column];
-    if right.column == 1 {
-        rows(out, term.k, left, right.row, values);
-    } else if right.row == 1 && term.left.column == 1 {
-        let x = &term.left.values[i * term.left.row..][..term.k];
-        for (j, out) in out.iter_mut().enumerate() {
-            *out += dot(x, &values[j * right.column..][..term.k]);
-        }
-    } else {
-        for (j, out) in out.iter_mut().enumerate() {
-            let value = |k: usize| values[k * right.row + j * right.column].widen();
-            *out += (0..term.k).map(|k| left(k) * value(k)).sum::<f32>();
+vectorized! {
+    /// Adds row `i` of a term.
+    fn add<T: Element>(out: &mut [f32], term: &Term<'_>, i: usize, right: Right<'_>, values: &[T]) {
+        let left = |k: usize| term.left.values[i * term.left.row + k * term.left.column];
+        if right.column == 1 {
+            rows(out, term.k, left, right.row, values);
+        } else if right.row == 1 && term.left.column == 1 {
+            let x = &term.left.values[i * term.left.row..][..term.k];
+            for (j, out) in out.iter_mut().enumerate() {
+                *out += dot(x, &values[j * right.column..][..term.k]);
+            }
+        } else {
+            for (j, out) in out.iter_mut().enumerate() {
+                let value = |k: usize| values[k * right.row + j * right.column].widen();
+                *out += (0..term.k).map(|k| left(k) * value(k)).sum::<f32>();
+            }
         }
     }
 }

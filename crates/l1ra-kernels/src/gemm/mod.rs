@@ -13,6 +13,7 @@
 //! ```
 
 mod few;
+mod native;
 pub(crate) mod tile;
 
 use rayon::prelude::*;
@@ -22,6 +23,7 @@ use crate::{
     share::Disjoint,
 };
 use half::{bf16, f16};
+use native::Unit;
 use tile::{Strip, Tiles};
 
 /// What is summed over at a time: panels of this depth stay in the second cache, and a strip of `A`
@@ -29,8 +31,14 @@ use tile::{Strip, Tiles};
 const K_BLOCK: usize = 1024;
 /// Rows of output below which a right side is not copied into panels.
 const FEW_ROWS: usize = 24;
+/// What is summed over at a time where a right side is read as it lies: its rows are on as many pages of
+/// memory, whose addresses the CPU has to keep.
+const K_IN_PLACE: usize = 128;
 /// Bytes of packed panels that one task holds: they stay in the second cache.
-const PANEL_BYTES: usize = 384 << 10;
+const PANEL_BYTES: usize = 1200 << 10;
+
+/// Numbers of a line of the cache, at which panels begin.
+const LINE: usize = 16;
 
 /// The stored values of a right side.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +169,15 @@ pub enum Before {
     Add,
 }
 
+/// The instructions that multiply bf16 on this machine, if it has any that are used.
+///
+/// With them, and more than four rows of output, the left side of a product with bf16 weights is
+/// rounded to bf16, and the sum over `k` is made in f32. Without them bf16 weights are widened, and the
+/// left side stays as it is.
+pub fn bf16_instructions() -> Option<&'static str> {
+    Unit::detect().map(Unit::name)
+}
+
 /// `out ← [out +] Σ A·B` for `out [m, n]`, whose rows are `row` apart.
 ///
 /// # Panics
@@ -193,7 +210,7 @@ pub fn sum_of_products(
             "right side too short"
         );
     }
-    let blocks = blocks(terms);
+    let blocks = blocks(terms, [m, n]);
     if blocks.is_empty() {
         if before == Before::Drop {
             out.chunks_mut(row)
@@ -202,13 +219,47 @@ pub fn sum_of_products(
         }
         return;
     }
+    let out = Disjoint::new(out);
     if m <= few::ROWS {
-        few::run(Disjoint::new(out), row, [m, n], terms, before);
+        few::run(out, row, [m, n], terms, before);
         return;
     }
+    match Unit::detect() {
+        Some(unit) => shared(unit, out, row, [m, n], terms, before),
+        None => in_f32(out, row, [m, n], &blocks, before),
+    }
+}
+
+/// Products with bf16 on the instructions for it, added to the others.
+fn shared(
+    unit: Unit,
+    out: Disjoint<'_>,
+    row: usize,
+    shape: [usize; 2],
+    terms: &[Term<'_>],
+    before: Before,
+) {
+    let is_bf16 = |term: &Term<'_>| matches!(term.right.values, Values::Bf16(_));
+    let others: Vec<Term<'_>> = terms
+        .iter()
+        .filter(|term| !is_bf16(term))
+        .copied()
+        .collect();
+    let others = blocks(&others, shape);
+    let mut before = before;
+    if !others.is_empty() {
+        in_f32(out, row, shape, &others, before);
+        before = Before::Add;
+    }
+    if terms.iter().any(|term| is_bf16(term) && term.k > 0) {
+        native::run(unit, out, row, shape, terms, before);
+    }
+}
+
+/// Products in f32, for output that was checked.
+fn in_f32(out: Disjoint<'_>, row: usize, [m, n]: [usize; 2], blocks: &[Group<'_>], before: Before) {
     let tiles = Tiles::detect();
-    let grid = Grid::new([m, n], &blocks, tiles);
-    let out = Disjoint::new(out);
+    let grid = Grid::new([m, n], blocks, tiles);
     let task = |index: usize| {
         let (rows, columns) = grid.task(index);
         let part = Part {
@@ -218,7 +269,7 @@ pub fn sum_of_products(
         };
         // SAFETY: tasks have ranges of rows and columns that do not overlap, within the shapes that
         // were checked above.
-        unsafe { run(tiles, out, row, &blocks, &part) };
+        unsafe { run(tiles, out, row, blocks, &part) };
     };
     if grid.tasks() == 1 {
         task(0);
@@ -239,14 +290,19 @@ impl<'a> Block<'a> {
     /// The right side from the block's first row, where copying it would cost more than reading its
     /// rows as they lie: f32, whole panels, and few rows of output.
     fn in_place(&self, rows: usize, n: usize, width: usize) -> Option<&'a [f32]> {
-        match self.term.right.values {
-            Values::F32(values)
-                if self.term.right.column == 1 && rows <= FEW_ROWS && n.is_multiple_of(width) =>
-            {
-                Some(&values[self.from * self.term.right.row..])
-            }
-            _ => None,
+        in_place(&self.term, [rows, n], width)
+            .map(|values| &values[self.from * self.term.right.row..])
+    }
+}
+
+/// [`Block::in_place`] of a whole term.
+fn in_place<'a>(term: &Term<'a>, [rows, n]: [usize; 2], width: usize) -> Option<&'a [f32]> {
+    match term.right.values {
+        Values::F32(values) => {
+            let few = rows <= FEW_ROWS && n.is_multiple_of(width);
+            (few && term.right.column == 1).then_some(values)
         }
+        _ => None,
     }
 }
 
@@ -254,11 +310,13 @@ impl<'a> Block<'a> {
 /// small remainder of an adapter, which is not worth a pass of its own over the output).
 type Group<'a> = Vec<Block<'a>>;
 
-fn blocks<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
+fn blocks<'a>(terms: &[Term<'a>], shape: [usize; 2]) -> Vec<Group<'a>> {
+    let width = Tiles::detect().columns();
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut held = 0;
     for term in terms.iter().filter(|term| term.k > 0) {
-        let parts = term.k.div_ceil(K_BLOCK);
+        let in_place = in_place(term, shape, width).is_some();
+        let parts = term.k.div_ceil(if in_place { K_IN_PLACE } else { K_BLOCK });
         let len = term.k.div_ceil(parts);
         for from in (0..term.k).step_by(len) {
             let len = len.min(term.k - from);
@@ -267,7 +325,7 @@ fn blocks<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
                 from,
                 len,
             };
-            let fits = held + len <= K_BLOCK + K_BLOCK / 4;
+            let fits = held + len <= K_BLOCK + K_BLOCK / 4 && !in_place;
             match groups.last_mut() {
                 Some(group) if fits => {
                     group.push(block);
@@ -359,10 +417,14 @@ unsafe fn run(tiles: Tiles, out: Disjoint<'_>, row: usize, groups: &[Group<'_>],
         for (index, group) in groups.iter().enumerate() {
             let depth: usize = group.iter().map(|block| block.len).sum();
             let room = n.div_ceil(width) * width * depth;
-            if panels.len() < room {
-                panels.resize(room, 0.0);
+            if panels.len() < room + LINE {
+                panels.resize(room + LINE, 0.0);
             }
-            let panels = &mut panels[..room];
+            let skip = panels
+                .as_ptr()
+                .align_offset(LINE * size_of::<f32>())
+                .min(LINE);
+            let panels = &mut panels[skip..][..room];
             let mut at = 0;
             let mut strips = Vec::with_capacity(group.len());
             for block in group {

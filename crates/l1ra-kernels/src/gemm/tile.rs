@@ -1,5 +1,8 @@
 //! The inner loop: a tile of the output in registers while the sum over `k` runs.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use pulp::{Arch, Simd, WithSimd};
 
 /// One product, as the inner loop reads it.
@@ -77,13 +80,54 @@ impl Tiles {
         strips: &[Strip],
         add: bool,
     ) {
-        self.arch.dispatch(Run {
-            out,
-            row,
-            shape,
-            strips,
-            add,
-        });
+        let done = unsafe { self.whole(out, row, shape, strips, add) };
+        if done < shape[0] {
+            self.arch.dispatch(Run {
+                out,
+                row,
+                shape,
+                strips,
+                add,
+                done,
+            });
+        }
+    }
+
+    /// The rows of whole tiles where they have code of their own. Gives their number.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn whole(
+        self,
+        out: *mut f32,
+        row: usize,
+        [m, n]: [usize; 2],
+        strips: &[Strip],
+        add: bool,
+    ) -> usize {
+        if !matches!(self.arch, Arch::V4(_)) {
+            return 0;
+        }
+        let whole = m / avx512::ROWS * avx512::ROWS;
+        for i in (0..whole).step_by(avx512::ROWS) {
+            // SAFETY: the machine has AVX-512; the output and the left sides have these rows.
+            unsafe { avx512::rows(out.add(i * row), row, n, strips, i, add) };
+        }
+        whole
+    }
+
+    /// No code of its own on this architecture.
+    #[cfg(not(target_arch = "x86_64"))]
+    unsafe fn whole(
+        self,
+        _out: *mut f32,
+        _row: usize,
+        _shape: [usize; 2],
+        _strips: &[Strip],
+        _add: bool,
+    ) -> usize {
+        0
     }
 }
 
@@ -93,6 +137,8 @@ struct Run<'a> {
     shape: [usize; 2],
     strips: &'a [Strip],
     add: bool,
+    /// Rows that are there already.
+    done: usize,
 }
 
 impl WithSimd for Run<'_> {
@@ -102,7 +148,7 @@ impl WithSimd for Run<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let [m, _] = self.shape;
         let full = tile_rows::<S>();
-        let mut i = 0;
+        let mut i = self.done;
         while i < m {
             let rows = full.min(m - i);
             // SAFETY: `Tiles::run` asks for what `strip` needs.

@@ -1,0 +1,411 @@
+//! Products with bf16 weights on CPUs that have instructions for them: both sides are bf16, products
+//! are exact and their sums f32.
+//!
+//! The left side is rounded to bf16 on the way, as it is on devices that compute in bf16. Both sides
+//! are copied into tiles of 1 KiB, which both kinds of instructions read as they are:
+//!
+//! ```text
+//! left    16 rows    × 32 of k      one row after the other
+//! right   32 of k    × 16 columns   pairs of k, one pair of all columns after the other
+//! ```
+//!
+//! A strip of 32 rows and a panel of 32 columns give a block of the output, over `k` of a group.
+
+use std::cell::RefCell;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::{Before, Right, Term, Values};
+use crate::{pack::turn, share::Disjoint, vector::vectorized};
+
+mod unit;
+pub(crate) use unit::Unit;
+
+/// Rows and columns of a block of the output: two tiles each.
+const SIDE: usize = 32;
+/// What is summed over in one tile.
+const DEPTH: usize = 32;
+/// Rows, or columns, of a tile.
+const TILE: usize = 16;
+/// What is summed over at a time: a strip of the left side stays in the first cache.
+const K_BLOCK: usize = 640;
+/// Bytes of packed panels that one task holds: half of the second cache of such CPUs.
+const PANEL_BYTES: usize = 1 << 20;
+
+/// A line of a tile: 32 values of a row of the left side, or 16 pairs of the right side. Aligned, as
+/// tiles are read by lines of the cache.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u32; TILE]);
+
+const ZERO: Line = Line([0; TILE]);
+
+#[derive(Default)]
+struct Buffers {
+    panels: Vec<Line>,
+    strip: Vec<Line>,
+}
+
+thread_local! {
+    /// Packed sides of a thread, kept from one product to the next.
+    static BUFFERS: RefCell<Buffers> = const {
+        RefCell::new(Buffers { panels: Vec::new(), strip: Vec::new() })
+    };
+}
+
+/// A part of a product: `len` of its `k`, from `from`.
+struct Group<'a> {
+    term: Term<'a>,
+    values: &'a [bf16],
+    from: usize,
+    len: usize,
+}
+
+/// `out ← [out +] Σ A·B` over those of `terms` whose right side is bf16.
+///
+/// Shapes were checked.
+pub(super) fn run(
+    unit: Unit,
+    out: Disjoint<'_>,
+    row: usize,
+    [m, n]: [usize; 2],
+    terms: &[Term<'_>],
+    before: Before,
+) {
+    let groups = groups(terms);
+    let deepest = groups.iter().map(|group| group.len).max().unwrap_or(1);
+    let panel = deepest.next_multiple_of(DEPTH) * SIDE * size_of::<bf16>();
+    let panels = n.div_ceil(SIDE);
+    let threads = rayon::current_num_threads();
+    let parts = panels
+        .div_ceil((PANEL_BYTES / panel).max(1))
+        .next_multiple_of(threads)
+        .min(panels);
+    let columns = panels.div_ceil(parts) * SIDE;
+    // Rows are cut only where there are too few columns to go round.
+    let parts = n.div_ceil(columns);
+    let row_parts = if parts >= threads {
+        1
+    } else {
+        threads.div_ceil(parts).min(m.div_ceil(4 * SIDE))
+    };
+    let rows = m.div_ceil(row_parts).next_multiple_of(SIDE);
+    let row_parts = m.div_ceil(rows);
+    let task = |index: usize| {
+        let (i, j) = (index % row_parts * rows, index / row_parts * columns);
+        let part = Part {
+            rows: [i, rows.min(m - i)],
+            columns: [j, columns.min(n - j)],
+        };
+        // SAFETY: tasks have ranges of rows and columns that do not overlap, within the shapes that
+        // were checked before.
+        unsafe { part.run(unit, out, row, &groups, before) };
+    };
+    match row_parts * parts {
+        1 => task(0),
+        tasks => (0..tasks).into_par_iter().for_each(task),
+    }
+}
+
+fn groups<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
+    let mut groups = Vec::new();
+    for term in terms {
+        let Values::Bf16(values) = term.right.values else {
+            continue;
+        };
+        let len = term.k.div_ceil(term.k.div_ceil(K_BLOCK).max(1));
+        let len = len.next_multiple_of(DEPTH);
+        for from in (0..term.k).step_by(len) {
+            groups.push(Group {
+                term: *term,
+                values,
+                from,
+                len: len.min(term.k - from),
+            });
+        }
+    }
+    groups
+}
+
+/// A task's part of the output: first and number of rows and of columns.
+struct Part {
+    rows: [usize; 2],
+    columns: [usize; 2],
+}
+
+impl Part {
+    /// # Safety
+    /// `out` must hold the part, and nobody else may write there meanwhile.
+    unsafe fn run(
+        &self,
+        unit: Unit,
+        out: Disjoint<'_>,
+        row: usize,
+        groups: &[Group<'_>],
+        before: Before,
+    ) {
+        let [[top, m], [first, n]] = [self.rows, self.columns];
+        BUFFERS.with_borrow_mut(|Buffers { panels, strip }| {
+            unit.with(|| {
+                for (index, group) in groups.iter().enumerate() {
+                    let add = index > 0 || before == Before::Add;
+                    let depth = group.len.next_multiple_of(DEPTH);
+                    // Two tiles side by side hold a line of 32 values in depth each.
+                    let lines = depth;
+                    resize(panels, n.div_ceil(SIDE) * lines);
+                    resize(strip, lines);
+                    pack_right(panels, group, first, n);
+                    for i in (0..m).step_by(SIDE) {
+                        let rows = SIDE.min(m - i);
+                        pack_left(unit, strip, group, top + i, rows);
+                        for (index, panel) in panels.chunks_exact(lines).enumerate() {
+                            let j = index * SIDE;
+                            let columns = SIDE.min(n - j);
+                            let target = out.pointer((top + i) * row + first + j);
+                            unsafe {
+                                block(unit, target, row, [rows, columns], strip, panel, add);
+                            };
+                        }
+                    }
+                }
+            });
+        });
+    }
+}
+
+fn resize(lines: &mut Vec<Line>, len: usize) {
+    lines.resize(len, ZERO);
+}
+
+/// One block of the output, of which `rows` and `columns` exist.
+///
+/// # Safety
+/// `out` must hold them, in rows that are `row` apart.
+unsafe fn block(
+    unit: Unit,
+    out: *mut f32,
+    row: usize,
+    [rows, columns]: [usize; 2],
+    strip: &[Line],
+    panel: &[Line],
+    add: bool,
+) {
+    if [rows, columns] == [SIDE; 2] {
+        unsafe { unit.block(out, row, strip, panel, add) };
+        return;
+    }
+    let mut whole = [0.0_f32; SIDE * SIDE];
+    for i in 0..rows {
+        // SAFETY: rows and columns that exist.
+        let line = unsafe { std::slice::from_raw_parts(out.add(i * row), columns) };
+        if add {
+            whole[i * SIDE..][..columns].copy_from_slice(line);
+        }
+    }
+    unsafe { unit.block(whole.as_mut_ptr(), SIDE, strip, panel, add) };
+    for i in 0..rows {
+        // SAFETY: as above.
+        let line = unsafe { std::slice::from_raw_parts_mut(out.add(i * row), columns) };
+        line.copy_from_slice(&whole[i * SIDE..][..columns]);
+    }
+}
+
+/// Copies rows `first .. first + rows` of a left side into tiles; what is missing is zero.
+fn pack_left(unit: Unit, strip: &mut [Line], group: &Group<'_>, first: usize, rows: usize) {
+    let left = group.term.left;
+    let start = first * left.row + group.from * left.column;
+    for (chunk, tiles) in strip.chunks_exact_mut(SIDE).enumerate() {
+        let k = chunk * DEPTH;
+        let len = DEPTH.min(group.len - k);
+        tiles[rows..].fill(ZERO);
+        for (r, line) in tiles[..rows].iter_mut().enumerate() {
+            let values = &left.values[start + r * left.row + k * left.column..];
+            let mut some = [0.0; DEPTH];
+            let values = match values.first_chunk::<DEPTH>() {
+                Some(values) if left.column == 1 && len == DEPTH => values,
+                _ => {
+                    for (some, value) in some[..len]
+                        .iter_mut()
+                        .zip(values.iter().step_by(left.column))
+                    {
+                        *some = *value;
+                    }
+                    &some
+                }
+            };
+            unit.round(line, values);
+        }
+    }
+}
+
+vectorized! {
+    /// Copies columns `first .. first + n` of a right side into panels; what is missing is zero.
+    fn pack_right(panels: &mut [Line], group: &Group<'_>, first: usize, n: usize) {
+        let right = group.term.right;
+        let depth = group.len.next_multiple_of(DEPTH);
+        let values = &group.values[group.from * right.row + first * right.column..];
+        for (index, panel) in panels.chunks_exact_mut(depth).enumerate() {
+            for line in (0..depth).step_by(TILE) {
+                let (k, j) = (line / DEPTH * DEPTH, index * SIDE + line % DEPTH);
+                let tile = &mut panel[line..][..TILE];
+                let (columns, len) = (n.saturating_sub(j).min(TILE), DEPTH.min(group.len - k));
+                let at = k * right.row + j * right.column;
+                match (columns, len, right) {
+                    (TILE, DEPTH, Right { column: 1, row, .. }) => {
+                        pairs_of_rows(tile, &values[at..], row);
+                    }
+                    (TILE, DEPTH, Right { row: 1, column, .. }) => {
+                        pairs_in_place(tile, &values[at..], column);
+                    }
+                    _ => any(tile, values, right, [k, j], [len, columns]),
+                }
+            }
+        }
+    }
+}
+
+/// A tile of a matrix whose rows are in order and `row` apart: two rows are put together.
+#[inline(always)]
+fn pairs_of_rows(tile: &mut [Line], values: &[bf16], row: usize) {
+    for (pair, line) in tile.iter_mut().enumerate() {
+        let low = &values[2 * pair * row..][..TILE];
+        let high = &values[(2 * pair + 1) * row..][..TILE];
+        for ((pair, low), high) in line.0.iter_mut().zip(low).zip(high) {
+            *pair = u32::from(low.to_bits()) | (u32::from(high.to_bits()) << 16);
+        }
+    }
+}
+
+/// A tile of a matrix whose columns are in order and `column` apart: pairs lie together and are turned,
+/// in squares of 8 that stay in registers.
+#[inline(always)]
+fn pairs_in_place(tile: &mut [Line], values: &[bf16], column: usize) {
+    const SQUARE: usize = 8;
+    for j in (0..TILE).step_by(SQUARE) {
+        for pair in (0..TILE).step_by(SQUARE) {
+            let mut square = [[0_u32; SQUARE]; SQUARE];
+            for (c, square) in square.iter_mut().enumerate() {
+                let stored = &values[(j + c) * column + 2 * pair..][..2 * SQUARE];
+                for (square, stored) in square.iter_mut().zip(stored.chunks_exact(2)) {
+                    *square =
+                        u32::from(stored[0].to_bits()) | (u32::from(stored[1].to_bits()) << 16);
+                }
+            }
+            for (line, turned) in tile[pair..].iter_mut().zip(turn(square)) {
+                line.0[j..j + SQUARE].copy_from_slice(&turned);
+            }
+        }
+    }
+}
+
+/// A tile at the edge of a matrix, or of one with any strides.
+fn any(
+    tile: &mut [Line],
+    values: &[bf16],
+    right: Right<'_>,
+    [k, j]: [usize; 2],
+    [len, columns]: [usize; 2],
+) {
+    let value = |p: usize, c: usize| {
+        if p < len && c < columns {
+            let at = (k + p) * right.row + (j + c) * right.column;
+            u32::from(values[at].to_bits())
+        } else {
+            0
+        }
+    };
+    for (pair, line) in tile.iter_mut().enumerate() {
+        for (c, line) in line.0.iter_mut().enumerate() {
+            *line = value(2 * pair, c) | (value(2 * pair + 1, c) << 16);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::print_stderr)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::gemm::Left;
+
+    /// Every kind of instructions that the machine has, also the one that is not chosen on it.
+    #[test]
+    fn units_agree_with_sums_in_f64() {
+        let units = Unit::all();
+        if units.is_empty() {
+            eprintln!("this machine has no instructions for bf16");
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for ([m, n, k], turned) in [
+            ([32, 32, 32], false),
+            ([33, 47, 31], true),
+            ([64, 96, 700], true),
+            ([5, 900, 65], false),
+            ([100, 20, 1300], false),
+        ] {
+            let mut draw = |n: usize| -> Vec<bf16> {
+                let value = |_| bf16::from_f32(rng.random_range(-1.0..1.0));
+                (0..n).map(value).collect()
+            };
+            let (left, right) = (draw(m * k), draw(k * n));
+            let left: Vec<f32> = left.into_iter().map(bf16::to_f32).collect();
+            let [row, column] = if turned { [1, k] } else { [n, 1] };
+            let term = Term::new(
+                Left::rows(&left, k),
+                Right {
+                    values: Values::Bf16(&right),
+                    row,
+                    column,
+                },
+                k,
+            );
+            for unit in &units {
+                for before in [Before::Drop, Before::Add] {
+                    let mut out = vec![0.5; m * n];
+                    run(*unit, Disjoint::new(&mut out), n, [m, n], &[term], before);
+                    for (index, seen) in out.into_iter().enumerate() {
+                        let (i, j) = (index / n, index % n);
+                        let start = if before == Before::Add { 0.5 } else { 0.0 };
+                        let products = |p: usize| {
+                            let right = right[p * row + j * column].to_f64();
+                            f64::from(left[i * k + p]) * right
+                        };
+                        let exact = start + (0..k).map(products).sum::<f64>();
+                        let size = 0.5 + (0..k).map(|p| products(p).abs()).sum::<f64>();
+                        assert!(
+                            (f64::from(seen) - exact).abs() <= 2e-6 * size,
+                            "{unit:?} ({i}, {j}) of {m} × {n} × {k}: {seen}, not {exact}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_is_to_nearest_even() {
+        let values = || (0..=u32::MAX).step_by(977).map(f32::from_bits);
+        for unit in Unit::all() {
+            for first in values().step_by(DEPTH) {
+                let next = |k: usize| f32::from_bits(first.to_bits().wrapping_add(977 * k as u32));
+                let some: [f32; DEPTH] = std::array::from_fn(next);
+                let mut line = ZERO;
+                unit.round(&mut line, &some);
+                for (k, value) in some.into_iter().enumerate() {
+                    let seen = bf16::from_bits((line.0[k / 2] >> (16 * (k % 2))) as u16);
+                    let exact = bf16::from_f32(value);
+                    if value.is_nan() {
+                        assert!(seen.is_nan());
+                    } else if value.is_normal() || value == 0.0 {
+                        assert_eq!(seen, exact, "{value:e}");
+                    } else {
+                        assert!(seen == exact || seen == bf16::ZERO, "{value:e}");
+                    }
+                }
+            }
+        }
+    }
+}
