@@ -512,7 +512,7 @@ fn flaw<M: Module>(
         false => "none, only the loss".into(),
     });
     format!(
-        "the loss is {loss} and the gradient norm {grad_norm}; samples {}{more} (from 0, in the order \
+        "the loss is {loss:.3} and the gradient norm {grad_norm:.3}; samples {}{more} (from 0, in the order \
          of the training data); first tensor that is not finite: {tensor}",
         shown.join(", ")
     )

@@ -110,11 +110,11 @@ pub(super) fn run(
 
 fn groups<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
     let mut groups = Vec::new();
-    for term in terms {
+    for term in terms.iter().filter(|term| term.k > 0) {
         let Values::Bf16(values) = term.right.values else {
             continue;
         };
-        let len = term.k.div_ceil(term.k.div_ceil(K_BLOCK).max(1));
+        let len = term.k.div_ceil(term.k.div_ceil(K_BLOCK));
         let len = len.next_multiple_of(DEPTH);
         for from in (0..term.k).step_by(len) {
             groups.push(Group {
