@@ -33,8 +33,7 @@ const fn torch(name: &'static str, options: &'static [&'static str]) -> Run {
     }
 }
 
-/// Rows of the table; runs of one row follow each other, and the whole is repeated. PyTorch's bf16 is
-/// left out: on a CPU without bf16 instructions a step takes minutes.
+/// Rows of the table; runs of one row follow each other, and the whole is repeated.
 const ROWS: &[(&str, &[Run])] = &[
     (
         "training, f32, 4 × 256",
@@ -69,6 +68,7 @@ const ROWS: &[(&str, &[Run])] = &[
     (
         "training, bf16 base, 4 × 256",
         &[
+            torch("PEFT LoRA", &["--method", "lora", "--dtype", "bf16"]),
             ours("l1ra, L1RA", &["--method", "l1ra", "--dtype", "bf16"]),
             ours(
                 "l1ra, L1RA, recompute",
@@ -96,7 +96,31 @@ const ROWS: &[(&str, &[Run])] = &[
             ),
         ],
     ),
+    (
+        "generation, bf16 weights, after 32 tokens",
+        &[
+            torch("transformers generate", GENERATE_BF16),
+            ours("l1ra", GENERATE_BF16),
+        ],
+    ),
 ];
+
+const GENERATE_BF16: &[&str] = &[
+    "--method", "generate", "--seq", "32", "--steps", "32", "--dtype", "bf16",
+];
+
+/// The rows for this machine. PyTorch's bf16 is left out on a CPU without instructions for it: there a
+/// step takes minutes.
+fn rows() -> Vec<(&'static str, Vec<&'static Run>)> {
+    #[cfg(target_arch = "x86_64")]
+    let native = std::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    let native = false;
+    let measured = |run: &&Run| native || run.ours || !run.options.contains(&"bf16");
+    ROWS.iter()
+        .map(|(title, runs)| (*title, runs.iter().filter(measured).collect()))
+        .collect()
+}
 
 /// Runs the table and writes it.
 pub(crate) fn run(
@@ -122,8 +146,8 @@ pub(crate) fn run(
     let script = root.join("xtask/bench/bench_torch.py");
     let mut lines: BTreeMap<(usize, usize), Vec<Value>> = BTreeMap::new();
     for repeat in 0..repeats {
-        for (row, (title, runs)) in ROWS.iter().enumerate() {
-            for (place, run) in runs.iter().enumerate() {
+        for (row, (title, runs)) in rows().into_iter().enumerate() {
+            for (place, run) in runs.into_iter().enumerate() {
                 println!("run {} of {repeats}: {title}, {}", repeat + 1, run.name);
                 let mut command = if run.ours {
                     let mut command = Command::new(&program);
@@ -177,7 +201,7 @@ fn page(lines: &BTreeMap<(usize, usize), Vec<Value>>, repeats: usize, threads: u
         "| | s a step | tokens/s | against PyTorch | peak MiB | against PyTorch |\n\
          |---|---|---|---|---|---|\n",
     );
-    for (row, (title, runs)) in ROWS.iter().enumerate() {
+    for (row, (title, runs)) in rows().into_iter().enumerate() {
         let _ = writeln!(text, "| **{title}** | | | | | |");
         let of = |place: usize, key| median(&lines[&(row, place)], key);
         for (place, run) in runs.iter().enumerate() {

@@ -24,6 +24,17 @@ use crate::{gemm::tile::Tiles, rope::Rotary, share::Disjoint};
 pub use cached::Cache;
 use head::{Buffers, Head};
 
+/// Key/value heads of all sequences below which their query heads are apart: with fewer, threads wait for
+/// the last of them.
+const FEW_HEADS: usize = 16;
+
+/// What is done apart from the rest.
+struct Task {
+    sequence: Range<usize>,
+    kv_head: usize,
+    query_heads: Range<usize>,
+}
+
 /// What attention needs to know besides its input.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -58,11 +69,21 @@ impl Shape {
             .unwrap_or(0)
     }
 
-    /// Sequences and key/value heads: what is done apart.
-    fn tasks(&self) -> Vec<(Range<usize>, usize)> {
+    /// What is done apart: a key/value head of a sequence, or, where there are few of them, each of its
+    /// query heads. That depends on sizes only, so that threads change no sum.
+    fn tasks(&self) -> Vec<Task> {
+        let group = self.heads / self.kv_heads;
+        let heads = match self.sequences.len() * self.kv_heads < FEW_HEADS {
+            true => 1,
+            false => group,
+        };
         let each = |sequence: &Range<usize>| {
             let sequence = sequence.clone();
-            (0..self.kv_heads).map(move |head| (sequence.clone(), head))
+            (0..self.heads).step_by(heads).map(move |first| Task {
+                sequence: sequence.clone(),
+                kv_head: first / group,
+                query_heads: first..first + heads,
+            })
         };
         self.sequences.iter().flat_map(each).collect()
     }
@@ -142,24 +163,37 @@ pub fn backward(
         lse,
         stride,
     };
-    each_head(shape, rotary, qkv, |head, buffers| {
-        head.backward(d_qkv, &saved, buffers);
+    let mut gradients = each_head(shape, rotary, qkv, |head, buffers| {
+        let place = (head.sequence.start, head.kv_head);
+        (place, head.backward(d_qkv, &saved, buffers))
+    });
+    // Tasks are in the order of sequences and heads: those of one key/value head are neighbours.
+    let group = match gradients.len() {
+        tasks if tasks > shape.sequences.len() * shape.kv_heads => shape.heads / shape.kv_heads,
+        _ => 1,
+    };
+    gradients.par_chunks_mut(group).for_each(|parts| {
+        if let [(place, sum), others @ ..] = parts {
+            others.iter().for_each(|(_, part)| sum.add(part));
+            backward::finish(d_qkv, sum, shape, rotary, *place);
+        }
     });
 }
 
-/// Calls `act` with every key/value head of every sequence, shared among threads.
-fn each_head(
+/// Calls `act` with every task, shared among threads. Results are in their order.
+fn each_head<R: Send>(
     shape: &Shape,
     rotary: &Rotary,
     qkv: &[f32],
-    act: impl Fn(&Head<'_>, &mut Buffers) + Sync,
-) {
+    act: impl Fn(&Head<'_>, &mut Buffers) -> R + Sync,
+) -> Vec<R> {
     let tiles = Tiles::detect();
     shape
         .tasks()
         .into_par_iter()
-        .for_each(|(sequence, kv_head)| {
-            let head = Head::new(shape, rotary, qkv, sequence, kv_head, tiles);
-            act(&head, &mut Buffers::default());
-        });
+        .map(|task| {
+            let head = Head::new(shape, rotary, qkv, task, tiles);
+            act(&head, &mut Buffers::default())
+        })
+        .collect()
 }

@@ -91,8 +91,9 @@ pub(crate) fn map_sum(values: &mut [f32], map: impl Fn(f32) -> f32) -> f32 {
     total(lanes) + rest
 }
 
+/// Sum of the parts of a sum.
 #[inline(always)]
-fn total(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {

@@ -171,6 +171,17 @@ fn attention_longer_than_a_block_of_queries() {
 }
 
 #[test]
+fn attention_longer_than_a_chunk_of_keys() {
+    check_attention(2, 1, 2, None, vec![0..700]);
+    check_attention(1, 1, 2, Some(560), vec![0..700]);
+}
+
+#[test]
+fn attention_of_so_many_heads_that_they_stay_together() {
+    check_attention(4, 2, 4, None, (0..9).map(|i| 3 * i..3 * i + 3).collect());
+}
+
+#[test]
 fn attention_in_a_window_and_in_packed_rows() {
     check_attention(4, 4, 8, Some(4), vec![0..20]);
     check_attention(4, 2, 8, Some(1), vec![0..9]);

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::head::{Buffers, Head};
+use super::{
+    Shape,
+    head::{Buffers, Head},
+};
 use crate::{gemm::Left, math, rope::Rotary, share::Disjoint, vector::vectorized};
 
 /// What the forward left, and the gradient that comes in.
@@ -13,8 +16,34 @@ pub(super) struct Saved<'a> {
     pub(super) stride: usize,
 }
 
+/// Gradients of keys and of values, `[length, d]`: a task's part of the sum over query heads.
+pub(super) struct Gradients {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Gradients {
+    pub(super) fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.keys, &other.keys),
+            (&mut self.values, &other.values),
+        ];
+        for (sum, part) in pairs {
+            sum.iter_mut()
+                .zip(part)
+                .for_each(|(sum, part)| *sum += part);
+        }
+    }
+}
+
 impl Head<'_> {
-    pub(super) fn backward(&self, d_qkv: Disjoint<'_>, saved: &Saved<'_>, buffers: &mut Buffers) {
+    /// Writes the gradient of the queries, and gives those of keys, rotated, and values.
+    pub(super) fn backward(
+        &self,
+        d_qkv: Disjoint<'_>,
+        saved: &Saved<'_>,
+        buffers: &mut Buffers,
+    ) -> Gradients {
         let (d, length) = (self.shape.head_dim, self.length());
         let keys_over_features = self.panels_over_features(&self.keys);
         let keys_over_tokens = self.panels_over_tokens(&self.keys);
@@ -23,33 +52,41 @@ impl Head<'_> {
         let mut d_values = vec![0.0_f32; length * d];
         let mut d_head = vec![0.0_f32; length * d];
         let mut d_scores = Vec::new();
-        for head in self.query_heads() {
+        let place = Place {
+            shape: self.shape,
+            rotary: self.rotary,
+            sequence: self.sequence.start,
+        };
+        for head in self.query_heads.clone() {
             self.gather_queries(head, &mut buffers.queries);
             self.gather(saved.d_out, head, &mut d_head);
             let queries_over_tokens = self.panels_over_tokens(&buffers.queries);
             let d_head_over_tokens = self.panels_over_tokens(&d_head);
             let products = self.dots(saved, head);
             let lse = &saved.lse[head * saved.stride + self.sequence.start..][..length];
-            for block in self.query_blocks() {
-                let keys = self.visible(&block);
+            for block in self.large_blocks() {
                 let Buffers {
                     queries,
                     scores,
                     result,
                 } = &mut *buffers;
-                self.scores(scores, queries, &block, &keys_over_features, &keys);
-                self.scores(&mut d_scores, &d_head, &block, &values_over_features, &keys);
-                self.slopes(scores, &mut d_scores, &block, &keys, [lse, &products]);
-                let shape = [keys.len(), d];
-                let part = keys.start * d..keys.end * d;
-                let d_values = &mut d_values[part.clone()];
-                let left = Left::transposed(scores, keys.len());
-                d_head_over_tokens.multiply_part(d_values, left, &block, shape, true);
-                let left = Left::transposed(&d_scores, keys.len());
-                queries_over_tokens.multiply_part(&mut d_keys[part], left, &block, shape, true);
+                result.clear();
                 result.resize(block.len() * d, 0.0);
-                keys_over_tokens.multiply_rows(result, &d_scores, &keys, [block.len(), d]);
-                self.scatter(
+                for keys in self.chunks(self.visible(&block)) {
+                    self.scores(scores, queries, &block, &keys_over_features, &keys);
+                    self.scores(&mut d_scores, &d_head, &block, &values_over_features, &keys);
+                    self.slopes(scores, &mut d_scores, &block, &keys, [lse, &products]);
+                    let shape = [keys.len(), d];
+                    let part = keys.start * d..keys.end * d;
+                    let d_values = &mut d_values[part.clone()];
+                    let left = Left::transposed(scores, keys.len());
+                    d_head_over_tokens.multiply_part(d_values, left, &block, shape, true);
+                    let left = Left::transposed(&d_scores, keys.len());
+                    queries_over_tokens.multiply_part(&mut d_keys[part], left, &block, shape, true);
+                    let left = Left::rows(&d_scores, keys.len());
+                    keys_over_tokens.multiply_part(result, left, &keys, [block.len(), d], true);
+                }
+                place.scatter(
                     d_qkv,
                     result,
                     block.start,
@@ -58,9 +95,10 @@ impl Head<'_> {
                 );
             }
         }
-        let at = self.shape.heads + self.kv_head;
-        self.scatter(d_qkv, &d_keys, 0, at, Some(1.0));
-        self.scatter(d_qkv, &d_values, 0, at + self.shape.kv_heads, None);
+        Gradients {
+            keys: d_keys,
+            values: d_values,
+        }
     }
 
     /// A head's part of `[tokens, heads·d]`, as `[length, d]`.
@@ -107,7 +145,34 @@ impl Head<'_> {
             );
         }
     }
+}
 
+/// Writes gradients of keys and values, summed over the tasks of a key/value head.
+pub(super) fn finish(
+    d_qkv: Disjoint<'_>,
+    gradients: &Gradients,
+    shape: &Shape,
+    rotary: &Rotary,
+    (sequence, kv_head): (usize, usize),
+) {
+    let place = Place {
+        shape,
+        rotary,
+        sequence,
+    };
+    let at = shape.heads + kv_head;
+    place.scatter(d_qkv, &gradients.keys, 0, at, Some(1.0));
+    place.scatter(d_qkv, &gradients.values, 0, at + shape.kv_heads, None);
+}
+
+/// Where a sequence begins, and what its heads look like.
+struct Place<'a> {
+    shape: &'a Shape,
+    rotary: &'a Rotary,
+    sequence: usize,
+}
+
+impl Place<'_> {
     /// Writes `matrix [rows, d]` into the head `at` of the gradient, for tokens from `first`, turned
     /// back and scaled where `scale` is given.
     fn scatter(
@@ -121,7 +186,7 @@ impl Head<'_> {
         let d = self.shape.head_dim;
         for (row, line) in matrix.chunks_exact(d).enumerate() {
             let position = first + row;
-            let token = self.sequence.start + position;
+            let token = self.sequence + position;
             // SAFETY: heads and sequences have tokens and columns of their own.
             let out = unsafe { d_qkv.slice(token * self.shape.input_width() + at * d, d) };
             match scale {

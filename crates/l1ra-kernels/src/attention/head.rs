@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Shape;
+use super::{Shape, Task};
 use crate::{
     gemm::{
         Left, Right,
@@ -31,6 +31,8 @@ pub(super) struct Head<'a> {
     pub(super) qkv: &'a [f32],
     pub(super) sequence: Range<usize>,
     pub(super) kv_head: usize,
+    /// The query heads, of those that it serves, that are done here.
+    pub(super) query_heads: Range<usize>,
     pub(super) tiles: Tiles,
     /// Rotated keys, `[length, d]`.
     pub(super) keys: Vec<f32>,
@@ -43,8 +45,11 @@ impl<'a> Head<'a> {
         shape: &'a Shape,
         rotary: &'a Rotary,
         qkv: &'a [f32],
-        sequence: Range<usize>,
-        kv_head: usize,
+        Task {
+            sequence,
+            kv_head,
+            query_heads,
+        }: Task,
         tiles: Tiles,
     ) -> Self {
         let (d, length) = (shape.head_dim, sequence.len());
@@ -64,6 +69,7 @@ impl<'a> Head<'a> {
             qkv,
             sequence,
             kv_head,
+            query_heads,
             tiles,
             keys,
             values,
@@ -72,12 +78,6 @@ impl<'a> Head<'a> {
 
     pub(super) fn length(&self) -> usize {
         self.sequence.len()
-    }
-
-    /// The query heads that this head serves.
-    pub(super) fn query_heads(&self) -> Range<usize> {
-        let group = self.shape.heads / self.shape.kv_heads;
-        self.kv_head * group..(self.kv_head + 1) * group
     }
 
     /// Queries of a head, rotated and scaled by 1/√d, into `queries [length, d]`.
@@ -90,7 +90,7 @@ impl<'a> Head<'a> {
         rotate_rows(queries, self.rotary, lines, [width, head * d, d], scale);
     }
 
-    /// Queries whose scores exist at once, in order.
+    /// Queries whose scores exist at once, in order, where each is scored against all keys.
     pub(super) fn query_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let (length, rows) = (self.length(), self.tiles.rows());
         let most = SCORE_BYTES / 4 / length.max(1);
@@ -98,6 +98,24 @@ impl<'a> Head<'a> {
         (0..length)
             .step_by(block)
             .map(move |start| start..(start + block).min(length))
+    }
+
+    /// Queries whose scores exist at once, in order, where keys go by in chunks.
+    pub(super) fn large_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (length, block) = (self.length(), 8 * self.tiles.rows());
+        (0..length)
+            .step_by(block)
+            .map(move |start| start..(start + block).min(length))
+    }
+
+    /// Keys whose scores exist at once, for a block of queries that sees `keys`.
+    pub(super) fn chunks(&self, keys: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let width = self.tiles.columns();
+        let most = SCORE_BYTES / 2 / 4 / (8 * self.tiles.rows());
+        let chunk = (most / width * width).max(width);
+        keys.clone()
+            .step_by(chunk)
+            .map(move |start| start..(start + chunk).min(keys.end))
     }
 
     /// Keys that a block of queries sees, begun at a whole panel.
@@ -110,13 +128,15 @@ impl<'a> Head<'a> {
         first / width * width..block.end
     }
 
-    /// The keys that one query sees, counted from the first of `keys`.
+    /// Those of `keys` that one query sees, counted from the first of them.
     pub(super) fn seen(&self, query: usize, keys: &Range<usize>) -> Range<usize> {
         let first = match self.shape.window {
-            Some(window) => (query + 1).saturating_sub(window).max(keys.start),
-            None => keys.start,
+            Some(window) => (query + 1).saturating_sub(window),
+            None => 0,
         };
-        first - keys.start..query + 1 - keys.start
+        let first = first.clamp(keys.start, keys.end);
+        let end = (query + 1).clamp(first, keys.end);
+        first - keys.start..end - keys.start
     }
 
     /// `matrix [length, d]` as the right side of a product that sums over features: `[d, length]`.
@@ -160,7 +180,7 @@ impl<'a> Head<'a> {
         let d = self.shape.head_dim;
         let keys_panels = self.panels_over_features(&self.keys);
         let value_panels = self.panels_over_tokens(&self.values);
-        for head in self.query_heads() {
+        for head in self.query_heads.clone() {
             self.gather_queries(head, &mut buffers.queries);
             for block in self.query_blocks() {
                 let keys = self.visible(&block);

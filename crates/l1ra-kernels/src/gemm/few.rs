@@ -1,15 +1,20 @@
 //! Products with very few rows of output, as in generation: the right side is read in the order in
 //! which it lies, once a row, and nothing is copied.
 
+mod dots;
+
 use rayon::prelude::*;
 
 use super::{Before, Right, Term, Values};
-use crate::{element::Element, math, share::Disjoint, vector::vectorized};
+use crate::{element::Element, math::LANES, share::Disjoint, vector::vectorized};
+use dots::Dots;
 
 /// Rows of output up to which this is the better way.
 pub(super) const ROWS: usize = 4;
-/// Columns of a task: their sums stay in the first cache.
+/// Columns of a task at most: their sums stay in the first cache.
 const COLUMNS: usize = 512;
+/// Multiplications of a task at least.
+const TASK: usize = 1 << 14;
 
 /// `out ← [out +] Σ A·B`, every column by one task and in the order of the terms.
 pub(super) fn run(
@@ -19,9 +24,16 @@ pub(super) fn run(
     terms: &[Term<'_>],
     before: Before,
 ) {
+    // Every column is one task's alone, so where they are cut changes no sum.
+    let depth: usize = terms.iter().map(|term| term.k).sum();
+    let parts = n
+        .div_ceil(COLUMNS)
+        .next_multiple_of(rayon::current_num_threads())
+        .min((n * depth / TASK).max(1));
+    let columns = n.div_ceil(parts).next_multiple_of(LANES).min(COLUMNS);
     let task = |index: usize| {
-        let first = index * COLUMNS;
-        let columns = COLUMNS.min(n - first);
+        let first = index * columns;
+        let columns = columns.min(n - first);
         for i in 0..m {
             // SAFETY: tasks have columns of their own.
             let out = unsafe { out.slice(i * row + first, columns) };
@@ -30,6 +42,36 @@ pub(super) fn run(
             }
             for term in terms {
                 let right = term.right.skip_columns(first);
+                if right.row == 1 && right.column != 1 && term.left.column == 1 {
+                    let (x, stride) = (
+                        &term.left.values[i * term.left.row..][..term.k],
+                        right.column,
+                    );
+                    match right.values {
+                        Values::F32(values) => Dots {
+                            out,
+                            x,
+                            values,
+                            stride,
+                        }
+                        .add(),
+                        Values::Bf16(values) => Dots {
+                            out,
+                            x,
+                            values,
+                            stride,
+                        }
+                        .add(),
+                        Values::F16(values) => Dots {
+                            out,
+                            x,
+                            values,
+                            stride,
+                        }
+                        .add(),
+                    }
+                    continue;
+                }
                 match right.values {
                     Values::F32(values) => add(out, term, i, right, values),
                     Values::Bf16(values) => add(out, term, i, right, values),
@@ -38,7 +80,7 @@ pub(super) fn run(
             }
         }
     };
-    let tasks = n.div_ceil(COLUMNS);
+    let tasks = n.div_ceil(columns);
     if tasks == 1 {
         task(0);
     } else {
@@ -52,11 +94,6 @@ vectorized! {
         let left = |k: usize| term.left.values[i * term.left.row + k * term.left.column];
         if right.column == 1 {
             rows(out, term.k, left, right.row, values);
-        } else if right.row == 1 && term.left.column == 1 {
-            let x = &term.left.values[i * term.left.row..][..term.k];
-            for (j, out) in out.iter_mut().enumerate() {
-                *out += dot(x, &values[j * right.column..][..term.k]);
-            }
         } else {
             for (j, out) in out.iter_mut().enumerate() {
                 let value = |k: usize| values[k * right.row + j * right.column].widen();
@@ -91,19 +128,4 @@ fn rows<T: Element>(
             *out += x * value.widen();
         }
     }
-}
-
-#[inline(always)]
-fn dot<T: Element>(x: &[f32], values: &[T]) -> f32 {
-    const LANES: usize = 2 * math::LANES;
-    let mut lanes = [0.0_f32; LANES];
-    let (x_chunks, chunks) = (x.chunks_exact(LANES), values.chunks_exact(LANES));
-    let rest = x_chunks.remainder().iter().zip(chunks.remainder());
-    let rest: f32 = rest.map(|(x, value)| x * value.widen()).sum();
-    for (x, values) in x_chunks.zip(chunks) {
-        for ((lane, x), value) in lanes.iter_mut().zip(x).zip(values) {
-            *lane += x * value.widen();
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
 }
