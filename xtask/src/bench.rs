@@ -138,7 +138,7 @@ pub(crate) fn run(
     ensure!(repeats > 0, "--runs 0: at least 1");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let built = Command::new("cargo")
-        .args(["build", "--release", "--bin", "l1ra"])
+        .args(["build", "--release", "-p", "l1ra-cli"])
         .current_dir(&root)
         .status()?;
     ensure!(built.success(), "the program was not built");

@@ -17,7 +17,7 @@ pub fn forward(y: &mut [f32], gate_up: &[f32], d: usize) {
         "lengths"
     );
     each_block_of(y, d, |first, y| {
-        forward_rows(y, &gate_up[2 * d * first..], d)
+        forward_rows(y, &gate_up[2 * d * first..], d);
     });
 }
 

@@ -186,6 +186,12 @@ fn sums_longer_than_a_block_and_outputs_wider_than_a_task() {
         &[(70, Stored::F16, [true, false]), adapter],
     );
     check(4, [301, 40], 0, false, &[(90, Stored::F32, [false, true])]);
+    let nothing = (0, Stored::F32, [false, false]);
+    let few = [(64, Stored::F32, [false, true]), nothing];
+    check(6, [1, 1500], 0, false, &few);
+    let few = [(65, Stored::Bf16, [false, true]), nothing];
+    check(7, [3, 1500], 0, true, &few);
+    check(8, [2, 1003], 0, true, &[(65, Stored::F16, [false, true])]);
     check(
         5,
         [70, 2000],

@@ -40,7 +40,7 @@ pub(super) fn run(
             if before == Before::Drop {
                 out.fill(0.0);
             }
-            for term in terms {
+            for term in terms.iter().filter(|term| term.k > 0) {
                 let right = term.right.skip_columns(first);
                 if right.row == 1 && right.column != 1 && term.left.column == 1 {
                     let (x, stride) = (

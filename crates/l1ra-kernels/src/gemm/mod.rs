@@ -5,7 +5,9 @@
 //! `C` stays in registers while the sum over `k` runs: first all of one term, then the next. Up to a
 //! `k` of about a thousand, a frozen product and its adapter's go through the output once.
 //!
-//! With few rows of output the right side is read where it lies.
+//! With few rows of output the right side is read where it lies. Where the CPU multiplies bf16
+//! ([`bf16_instructions`]), terms with bf16 weights are a pass of their own after the others, with both
+//! sides in bf16.
 //!
 //! ```text
 //! y  = x·W   + (h∘g)·B            forward of an adapted layer
@@ -29,13 +31,16 @@ use tile::{Strip, Tiles};
 /// What is summed over at a time: panels of this depth stay in the second cache, and a strip of `A`
 /// in the first. Measured on a CPU with 32 KiB and 512 KiB.
 const K_BLOCK: usize = 1024;
-/// Rows of output below which a right side is not copied into panels.
+/// Rows of output up to which a right side of f32 in whole panels is not copied.
 const FEW_ROWS: usize = 24;
 /// What is summed over at a time where a right side is read as it lies: its rows are on as many pages of
 /// memory, whose addresses the CPU has to keep.
 const K_IN_PLACE: usize = 128;
-/// Bytes of packed panels that one task holds: they stay in the second cache.
-const PANEL_BYTES: usize = 1200 << 10;
+/// Bytes of packed panels that one task holds. They stay in the second cache: 512 KiB and more, or 1 MiB and
+/// more on CPUs with AVX-512.
+const fn panel_bytes(width: usize) -> usize {
+    if width >= 32 { 768 << 10 } else { 384 << 10 }
+}
 
 /// Numbers of a line of the cache, at which panels begin.
 const LINE: usize = 16;
@@ -358,7 +363,7 @@ impl Grid {
             .unwrap_or(1);
         let threads = rayon::current_num_threads();
         let small = m * n * depth < 1 << 16;
-        let most = (PANEL_BYTES / (4 * depth * width)).max(1) * width;
+        let most = (panel_bytes(width) / (4 * depth * width)).max(1) * width;
         let panels = n.div_ceil(width);
         let parts = if small || threads == 1 {
             n.div_ceil(most)

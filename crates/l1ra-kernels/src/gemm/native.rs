@@ -30,7 +30,8 @@ const DEPTH: usize = 32;
 const TILE: usize = 16;
 /// What is summed over at a time: a strip of the left side stays in the first cache.
 const K_BLOCK: usize = 640;
-/// Bytes of packed panels that one task holds: half of the second cache of such CPUs.
+/// Bytes of packed panels that one task holds: half of the second cache of the CPUs with AMX, all of it on
+/// AMD's.
 const PANEL_BYTES: usize = 1 << 20;
 
 /// A line of a tile: 32 values of a row of the left side, or 16 pairs of the right side. Aligned, as
@@ -225,11 +226,8 @@ fn pack_left(unit: Unit, strip: &mut [Line], group: &Group<'_>, first: usize, ro
             let values = match values.first_chunk::<DEPTH>() {
                 Some(values) if left.column == 1 && len == DEPTH => values,
                 _ => {
-                    for (some, value) in some[..len]
-                        .iter_mut()
-                        .zip(values.iter().step_by(left.column))
-                    {
-                        *some = *value;
+                    for (p, some) in some[..len].iter_mut().enumerate() {
+                        *some = values[p * left.column];
                     }
                     &some
                 }

@@ -28,6 +28,7 @@ impl Unit {
 
     /// All of this machine.
     pub(crate) fn all() -> Vec<Self> {
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
