@@ -69,14 +69,19 @@ impl Shape {
             .unwrap_or(0)
     }
 
-    /// What is done apart: a key/value head of a sequence, or, where there are few of them, each of its
-    /// query heads. That depends on sizes only, so that threads change no sum.
+    /// Tasks of a key/value head of a sequence: one, or, where there are few such heads, one for each of
+    /// its query heads. That depends on sizes only, so that threads change no sum.
+    fn tasks_of_head(&self) -> usize {
+        match self.sequences.len() * self.kv_heads < FEW_HEADS {
+            true => self.heads / self.kv_heads,
+            false => 1,
+        }
+    }
+
+    /// What is done apart. Tasks of one key/value head are neighbours.
     fn tasks(&self) -> Vec<Task> {
         let group = self.heads / self.kv_heads;
-        let heads = match self.sequences.len() * self.kv_heads < FEW_HEADS {
-            true => 1,
-            false => group,
-        };
+        let heads = group / self.tasks_of_head();
         let each = |sequence: &Range<usize>| {
             let sequence = sequence.clone();
             (0..self.heads).step_by(heads).map(move |first| Task {
@@ -167,12 +172,8 @@ pub fn backward(
         let place = (head.sequence.start, head.kv_head);
         (place, head.backward(d_qkv, &saved, buffers))
     });
-    // Tasks are in the order of sequences and heads: those of one key/value head are neighbours.
-    let group = match gradients.len() {
-        tasks if tasks > shape.sequences.len() * shape.kv_heads => shape.heads / shape.kv_heads,
-        _ => 1,
-    };
-    gradients.par_chunks_mut(group).for_each(|parts| {
+    let heads = gradients.par_chunks_mut(shape.tasks_of_head());
+    heads.for_each(|parts| {
         if let [(place, sum), others @ ..] = parts {
             others.iter().for_each(|(_, part)| sum.add(part));
             backward::finish(d_qkv, sum, shape, rotary, *place);

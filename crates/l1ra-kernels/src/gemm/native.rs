@@ -263,6 +263,12 @@ vectorized! {
     }
 }
 
+/// A pair of a tile: two neighbours in `k`, the first in the low half.
+#[inline(always)]
+fn side_by_side(first: bf16, second: bf16) -> u32 {
+    u32::from(first.to_bits()) | (u32::from(second.to_bits()) << 16)
+}
+
 /// A tile of a matrix whose rows are in order and `row` apart: two rows are put together.
 #[inline(always)]
 fn pairs_of_rows(tile: &mut [Line], values: &[bf16], row: usize) {
@@ -270,7 +276,7 @@ fn pairs_of_rows(tile: &mut [Line], values: &[bf16], row: usize) {
         let low = &values[2 * pair * row..][..TILE];
         let high = &values[(2 * pair + 1) * row..][..TILE];
         for ((pair, low), high) in line.0.iter_mut().zip(low).zip(high) {
-            *pair = u32::from(low.to_bits()) | (u32::from(high.to_bits()) << 16);
+            *pair = side_by_side(*low, *high);
         }
     }
 }
@@ -286,8 +292,7 @@ fn pairs_in_place(tile: &mut [Line], values: &[bf16], column: usize) {
             for (c, square) in square.iter_mut().enumerate() {
                 let stored = &values[(j + c) * column + 2 * pair..][..2 * SQUARE];
                 for (square, stored) in square.iter_mut().zip(stored.chunks_exact(2)) {
-                    *square =
-                        u32::from(stored[0].to_bits()) | (u32::from(stored[1].to_bits()) << 16);
+                    *square = side_by_side(stored[0], stored[1]);
                 }
             }
             for (line, turned) in tile[pair..].iter_mut().zip(turn(square)) {
@@ -308,14 +313,14 @@ fn any(
     let value = |p: usize, c: usize| {
         if p < len && c < columns {
             let at = (k + p) * right.row + (j + c) * right.column;
-            u32::from(values[at].to_bits())
+            values[at]
         } else {
-            0
+            bf16::ZERO
         }
     };
     for (pair, line) in tile.iter_mut().enumerate() {
         for (c, line) in line.0.iter_mut().enumerate() {
-            *line = value(2 * pair, c) | (value(2 * pair + 1, c) << 16);
+            *line = side_by_side(value(2 * pair, c), value(2 * pair + 1, c));
         }
     }
 }

@@ -114,14 +114,13 @@ fn is_amd() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 mod amx {
-    use std::{arch::asm, sync::OnceLock};
+    use std::arch::asm;
 
     use super::super::{DEPTH, Line, SIDE, TILE};
 
     /// Whether the CPU has AMX for bf16 and the system lets this process use it.
     pub(super) fn is_there() -> bool {
-        static THERE: OnceLock<bool> = OnceLock::new();
-        *THERE.get_or_init(|| has_instructions() && is_allowed())
+        has_instructions() && is_allowed()
     }
 
     fn has_instructions() -> bool {

@@ -69,10 +69,37 @@ pub(super) unsafe fn rows(
     }
 }
 
-/// `sums ← sums + left·lines` over the strip's `k`.
-///
-/// A step reads two vectors of the right side and one number of each row; rows lie at multiples of
-/// their distance, of which the odd ones are held and the others are scaled from them.
+/// Runs instructions for every `k` of a strip, which is not empty: `p` is where the first row's number lies,
+/// `b` the row of the right side. Rows lie at multiples of their distance, of which the odd ones are held
+/// (`s1` to `s11`) and the others are scaled from them.
+macro_rules! over_k {
+    ($strip:ident, $start:ident, $lines:ident; $($instruction:literal,)*; $($registers:tt)*) => {
+        asm!(
+            "2:",
+            $($instruction,)*
+            "add {p}, {column}",
+            "add {b}, {line}",
+            "dec {k}",
+            "jnz 2b",
+            p = inout(reg) $start => _,
+            b = inout(reg) $lines => _,
+            k = inout(reg) $strip.len => _,
+            s1 = in(reg) size_of::<f32>() * $strip.row,
+            s3 = in(reg) 3 * size_of::<f32>() * $strip.row,
+            s5 = in(reg) 5 * size_of::<f32>() * $strip.row,
+            s7 = in(reg) 7 * size_of::<f32>() * $strip.row,
+            s9 = in(reg) 9 * size_of::<f32>() * $strip.row,
+            s11 = in(reg) 11 * size_of::<f32>() * $strip.row,
+            column = in(reg) size_of::<f32>() * $strip.column,
+            line = in(reg) size_of::<f32>() * $strip.line,
+            $($registers)*
+            options(nostack, readonly),
+        )
+    };
+}
+
+/// `sums ← sums + left·lines` over the strip's `k`: two vectors of the right side and one number of each
+/// row at a time.
 #[target_feature(enable = "avx512f")]
 unsafe fn accumulate(
     sums: &mut [[__m512; 2]; ROWS],
@@ -80,11 +107,9 @@ unsafe fn accumulate(
     strip: &Strip,
     lines: *const f32,
 ) {
-    const SIZE: usize = size_of::<f32>();
     if strip.len == 0 {
         return;
     }
-    let s = strip.row * SIZE;
     let [
         [a0, b0],
         [a1, b1],
@@ -101,8 +126,8 @@ unsafe fn accumulate(
     ] = sums;
     // SAFETY: reads what the strip holds; registers are named.
     unsafe {
-        asm!(
-            "2:",
+        over_k!(
+            strip, start, lines;
             "vmovups zmm24, [{b}]",
             "vmovups zmm25, [{b} + 64]",
             "vbroadcastss zmm26, [{p}]",
@@ -135,8 +160,6 @@ unsafe fn accumulate(
             "vfmadd231ps zmm15, zmm25, zmm29",
             "vbroadcastss zmm28, [{p} + 2*{s5}]",
             "vbroadcastss zmm29, [{p} + {s11}]",
-            "add {p}, {column}",
-            "add {b}, {line}",
             "vfmadd231ps zmm16, zmm24, zmm26",
             "vfmadd231ps zmm17, zmm25, zmm26",
             "vfmadd231ps zmm18, zmm24, zmm27",
@@ -145,19 +168,7 @@ unsafe fn accumulate(
             "vfmadd231ps zmm21, zmm25, zmm28",
             "vfmadd231ps zmm22, zmm24, zmm29",
             "vfmadd231ps zmm23, zmm25, zmm29",
-            "dec {k}",
-            "jnz 2b",
-            p = inout(reg) start => _,
-            b = inout(reg) lines => _,
-            k = inout(reg) strip.len => _,
-            s1 = in(reg) s,
-            s3 = in(reg) 3 * s,
-            s5 = in(reg) 5 * s,
-            s7 = in(reg) 7 * s,
-            s9 = in(reg) 9 * s,
-            s11 = in(reg) 11 * s,
-            column = in(reg) strip.column * SIZE,
-            line = in(reg) strip.line * SIZE,
+            ;
             inout("zmm0") *a0, inout("zmm1") *b0, inout("zmm2") *a1, inout("zmm3") *b1,
             inout("zmm4") *a2, inout("zmm5") *b2, inout("zmm6") *a3, inout("zmm7") *b3,
             inout("zmm8") *a4, inout("zmm9") *b4, inout("zmm10") *a5, inout("zmm11") *b5,
@@ -166,7 +177,6 @@ unsafe fn accumulate(
             inout("zmm20") *a10, inout("zmm21") *b10, inout("zmm22") *a11, inout("zmm23") *b11,
             out("zmm24") _, out("zmm25") _, out("zmm26") _,
             out("zmm27") _, out("zmm28") _, out("zmm29") _,
-            options(nostack, readonly),
         );
     }
 }
@@ -179,11 +189,9 @@ unsafe fn accumulate_one(
     strip: &Strip,
     lines: *const f32,
 ) {
-    const SIZE: usize = size_of::<f32>();
     if strip.len == 0 {
         return;
     }
-    let s = strip.row * SIZE;
     let [
         [a0, _],
         [a1, _],
@@ -200,8 +208,8 @@ unsafe fn accumulate_one(
     ] = sums;
     // SAFETY: reads what the strip holds; registers are named.
     unsafe {
-        asm!(
-            "2:",
+        over_k!(
+            strip, start, lines;
             "vmovups zmm24, [{b}]",
             "vfmadd231ps zmm0, zmm24, dword ptr [{p}]{{1to16}}",
             "vfmadd231ps zmm1, zmm24, dword ptr [{p} + {s1}]{{1to16}}",
@@ -215,26 +223,11 @@ unsafe fn accumulate_one(
             "vfmadd231ps zmm9, zmm24, dword ptr [{p} + {s9}]{{1to16}}",
             "vfmadd231ps zmm10, zmm24, dword ptr [{p} + 2*{s5}]{{1to16}}",
             "vfmadd231ps zmm11, zmm24, dword ptr [{p} + {s11}]{{1to16}}",
-            "add {p}, {column}",
-            "add {b}, {line}",
-            "dec {k}",
-            "jnz 2b",
-            p = inout(reg) start => _,
-            b = inout(reg) lines => _,
-            k = inout(reg) strip.len => _,
-            s1 = in(reg) s,
-            s3 = in(reg) 3 * s,
-            s5 = in(reg) 5 * s,
-            s7 = in(reg) 7 * s,
-            s9 = in(reg) 9 * s,
-            s11 = in(reg) 11 * s,
-            column = in(reg) strip.column * SIZE,
-            line = in(reg) strip.line * SIZE,
+            ;
             inout("zmm0") *a0, inout("zmm1") *a1, inout("zmm2") *a2, inout("zmm3") *a3,
             inout("zmm4") *a4, inout("zmm5") *a5, inout("zmm6") *a6, inout("zmm7") *a7,
             inout("zmm8") *a8, inout("zmm9") *a9, inout("zmm10") *a10, inout("zmm11") *a11,
             out("zmm24") _,
-            options(nostack, readonly),
         );
     }
 }
