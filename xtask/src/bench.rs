@@ -14,13 +14,24 @@ use serde_json::Value;
 struct Run {
     name: &'static str,
     ours: bool,
+    weights: Weights,
     options: &'static [&'static str],
+}
+
+/// What weights a program gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weights {
+    /// The model's own.
+    Read,
+    /// Drawn ones of its shape, with so many times its vocabulary.
+    Drawn { vocabularies: u64 },
 }
 
 const fn ours(name: &'static str, options: &'static [&'static str]) -> Run {
     Run {
         name,
         ours: true,
+        weights: Weights::Read,
         options,
     }
 }
@@ -29,9 +40,22 @@ const fn torch(name: &'static str, options: &'static [&'static str]) -> Run {
     Run {
         name,
         ours: false,
+        weights: Weights::Read,
         options,
     }
 }
+
+const fn drawn(name: &'static str, vocabularies: u64, options: &'static [&'static str]) -> Run {
+    Run {
+        name,
+        ours: true,
+        weights: Weights::Drawn { vocabularies },
+        options,
+    }
+}
+
+/// The step that everything is about, without options that change it.
+const L1RA: &str = "l1ra, L1RA";
 
 /// Rows of the table; runs of one row follow each other, and the whole is repeated.
 const ROWS: &[(&str, &[Run])] = &[
@@ -40,7 +64,7 @@ const ROWS: &[(&str, &[Run])] = &[
         &[
             torch("PEFT LoRA", &["--method", "lora"]),
             ours("l1ra, LoRA", &["--method", "lora"]),
-            ours("l1ra, L1RA", &["--method", "l1ra"]),
+            ours(L1RA, &["--method", "l1ra"]),
             ours(
                 "l1ra, L1RA, recompute",
                 &["--method", "l1ra", "--recompute"],
@@ -55,13 +79,13 @@ const ROWS: &[(&str, &[Run])] = &[
         "training, f32, 4 × 512",
         &[
             torch("PEFT LoRA", &["--method", "lora", "--seq", "512"]),
-            ours("l1ra, L1RA", &["--method", "l1ra", "--seq", "512"]),
+            ours(L1RA, &["--method", "l1ra", "--seq", "512"]),
         ],
     ),
     (
         "training, f32, 1 × 2048",
         &[ours(
-            "l1ra, L1RA",
+            L1RA,
             &["--method", "l1ra", "--seq", "2048", "--batch", "1"],
         )],
     ),
@@ -69,10 +93,28 @@ const ROWS: &[(&str, &[Run])] = &[
         "training, bf16 base, 4 × 256",
         &[
             torch("PEFT LoRA", &["--method", "lora", "--dtype", "bf16"]),
-            ours("l1ra, L1RA", &["--method", "l1ra", "--dtype", "bf16"]),
+            ours(L1RA, &["--method", "l1ra", "--dtype", "bf16"]),
             ours(
                 "l1ra, L1RA, recompute",
                 &["--method", "l1ra", "--dtype", "bf16", "--recompute"],
+            ),
+        ],
+    ),
+    (
+        "training, f32, 4 × 256, drawn weights",
+        &[
+            drawn(L1RA, 1, &["--method", "l1ra"]),
+            drawn("l1ra, L1RA, twice the vocabulary", 2, &["--method", "l1ra"]),
+        ],
+    ),
+    (
+        "training, bf16 base, 4 × 256, drawn weights",
+        &[
+            drawn(L1RA, 1, &["--method", "l1ra", "--dtype", "bf16"]),
+            drawn(
+                "l1ra, L1RA, twice the vocabulary",
+                2,
+                &["--method", "l1ra", "--dtype", "bf16"],
             ),
         ],
     ),
@@ -144,6 +186,9 @@ pub(crate) fn run(
     ensure!(built.success(), "the program was not built");
     let program = root.join("target/release/l1ra");
     let script = root.join("xtask/bench/bench_torch.py");
+    let shapes = root.join("target/bench");
+    std::fs::create_dir_all(&shapes)
+        .with_context(|| format!("{} could not be made", shapes.display()))?;
     let mut lines: BTreeMap<(usize, usize), Vec<Value>> = BTreeMap::new();
     for repeat in 0..repeats {
         for (row, (title, runs)) in rows().into_iter().enumerate() {
@@ -158,7 +203,14 @@ pub(crate) fn run(
                     command.arg(&script);
                     command
                 };
-                command.arg("--model").arg(model);
+                match run.weights {
+                    Weights::Read => command.arg("--model").arg(model),
+                    Weights::Drawn { vocabularies } => {
+                        command
+                            .arg("--model")
+                            .arg(shape(model, vocabularies, &shapes)?)
+                    }
+                };
                 command.args(["--threads", &threads.to_string(), "--warmup", "1"]);
                 if !run.options.contains(&"--steps") {
                     command.args(["--steps", "3"]);
@@ -172,6 +224,22 @@ pub(crate) fn run(
         .with_context(|| format!("{}: could not be written", output.display()))?;
     println!("{}", output.display());
     Ok(())
+}
+
+/// A file with the model's configuration, its vocabulary so many times as large.
+fn shape(model: &Path, vocabularies: u64, folder: &Path) -> Result<PathBuf> {
+    let path = model.join("config.json");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+    let mut config: Value =
+        serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
+    let words = config["vocab_size"]
+        .as_u64()
+        .with_context(|| format!("{}: no vocab_size", path.display()))?;
+    config["vocab_size"] = (words * vocabularies).into();
+    let file = folder.join(format!("{vocabularies}.json"));
+    std::fs::write(&file, config.to_string())
+        .with_context(|| format!("{} could not be written", file.display()))?;
+    Ok(file)
 }
 
 /// The last line that a program prints, which is JSON.
@@ -220,6 +288,24 @@ fn page(lines: &BTreeMap<(usize, usize), Vec<Value>>, repeats: usize, threads: u
                 text,
                 "| {} | {step:.3} | {speed:.1} | {faster} | {peak:.0} | {smaller} |",
                 run.name
+            );
+        }
+    }
+    text += "\n| from the start of the program, weights read | weights there | adapters there | end of the first step | a step |\n\
+             |---|---|---|---|---|\n";
+    for (row, (title, runs)) in rows().into_iter().enumerate() {
+        for (place, run) in runs.iter().enumerate() {
+            if run.name != L1RA || run.weights != Weights::Read {
+                continue;
+            }
+            let of = |key| median(&lines[&(row, place)], key);
+            let (load, setup) = (of("load_s"), of("setup_s"));
+            let _ = writeln!(
+                text,
+                "| {title} | {load:.2} s | {:.2} s | {:.2} s | {:.2} s |",
+                load + setup,
+                load + setup + of("first_step_s"),
+                of("median_step_s")
             );
         }
     }

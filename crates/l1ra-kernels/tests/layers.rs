@@ -6,7 +6,7 @@ use std::ops::Range;
 use l1ra_kernels::{
     attention::{self, Cache, Shape},
     gemm::Right,
-    loss::{CHUNK, linear_cross_entropy},
+    loss::{COLUMNS, ROWS, linear_cross_entropy},
     norm,
     rope::Rotary,
     swiglu,
@@ -324,7 +324,9 @@ fn loss_and_its_gradient() {
     for (n, d, v, tied) in [
         (1, 4, 7, false),
         (13, 8, 50, true),
-        (CHUNK + 9, 4, 33, true),
+        (ROWS + 9, 4, 33, true),
+        (40, 4, 2 * COLUMNS + 77, true),
+        (40, 4, COLUMNS + 1, false),
     ] {
         let (h, w) = (draw(8, n * d), draw(9, d * v));
         let targets: Vec<u32> = (0..n).map(|i| (i * 31 % v) as u32).collect();

@@ -28,7 +28,8 @@ pub mod swiglu;
 
 pub use l1ra_kernels::{
     attention::{Cache as AttentionCache, Shape as AttentionShape},
-    loss::CHUNK as LOSS_ROWS,
+    loss::{COLUMNS as LOSS_PART_COLUMNS, ROWS as LOSS_PART_ROWS},
     rope::Rotary,
 };
+pub use loss::CHUNK as LOSS_ROWS;
 pub use route::has_kernels;

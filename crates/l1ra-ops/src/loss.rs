@@ -4,9 +4,10 @@
 //! loss = Σ (log Σ e^z − z[target])     z = h·W        dh = (softmax(z) − 1[target])·Wᵀ
 //! ```
 //!
-//! Logits exist for a chunk of rows at a time; the gradient of the hidden states is made from them
-//! in the forward pass, as the head is frozen, so the product is not done again in the backward. That
-//! holds on every device: with kernels where the backend has them, by Burn's own operations elsewhere.
+//! Logits exist for a part at a time: of the rows, and with kernels of the vocabulary too. The gradient of the
+//! hidden states is made from them in the forward pass, as the head is frozen, so the product is not done
+//! again in the backward. That holds on every device: with kernels where the backend has them, by Burn's own
+//! operations elsewhere.
 
 use burn::{
     backend::{
@@ -21,9 +22,11 @@ use burn::{
     tensor::{DType, FloatDType, Int, Tensor, activation::log_softmax},
 };
 
-use l1ra_kernels::loss::CHUNK;
-
 use crate::{linear::product, route::GraphTensor};
+
+/// Rows whose logits exist at once on devices without [`LossKernels`]. Every chunk reads the head twice;
+/// more rows would read it less often and hold more logits.
+pub const CHUNK: usize = 512;
 
 /// A backend with kernels for the operation.
 pub trait LossKernels: Backend {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation::softmax};
 use l1ra_kernels::gemm::bf16_instructions;
 use l1ra_ops::{
-    AttentionCache, AttentionShape, LOSS_ROWS, Rotary,
+    AttentionCache, AttentionShape, LOSS_PART_COLUMNS, LOSS_PART_ROWS, LOSS_ROWS, Rotary,
     attention::{attention, attention_cached},
     linear::{self, Linear, Output, Prologue, linears},
     loss, norm, swiglu,
@@ -281,11 +281,14 @@ fn norm_and_gate() {
 
 #[rstest]
 fn loss_without_logits(
-    #[values(1, 20, LOSS_ROWS + 3)] n: usize,
+    #[values((1, 11), (20, 11), (LOSS_PART_ROWS + 3, 11), (20, 2 * LOSS_PART_COLUMNS + 5))] shape: (
+        usize,
+        usize,
+    ),
     #[values(false, true)] tied: bool,
     #[values(FloatDType::F32, FloatDType::BF16)] stored: FloatDType,
 ) {
-    let (d, v) = (6, 11);
+    let ((n, v), d) = (shape, 6);
     let mut draw = Draw::new(6);
     let hidden = draw.trained([n, d]);
     let head = if tied {

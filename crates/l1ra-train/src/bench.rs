@@ -134,6 +134,8 @@ pub struct BenchResult {
     /// What Burn holds of a GPU's memory after the last step, its free pages counted, in the same units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_mb: Option<u64>,
+    /// Seconds from loaded weights to the first step: adapters, optimizer, its batch.
+    pub setup_s: f64,
     /// Seconds of the first step, warm-up included.
     pub first_step_s: f64,
     /// Loss of the last step.
@@ -158,6 +160,7 @@ pub fn bench(
         device: device.clone().inner(),
         vocabulary: model.config().vocab_size,
         random: ChaCha8Rng::seed_from_u64(0),
+        began: Instant::now(),
     };
     let measured = match options.method {
         Method::L1ra | Method::Lora => run.train(model)?,
@@ -229,11 +232,13 @@ struct Run<'a> {
     device: Device,
     vocabulary: usize,
     random: ChaCha8Rng,
+    began: Instant,
 }
 
 #[derive(Default)]
 struct Measured {
     seconds: Vec<f64>,
+    setup: f64,
     first: f64,
     loss: Option<f64>,
     trainable: usize,
@@ -315,6 +320,9 @@ impl Run<'_> {
         }
         for step in 0..warmup + steps {
             let batch = self.batch(&device);
+            if step == 0 {
+                measured.setup = self.began.elapsed().as_secs_f64();
+            }
             let began = Instant::now();
             let targets = batch.target_count;
             let output = TrainStep::step(&model, batch);
@@ -386,6 +394,9 @@ impl Run<'_> {
         for step in 0..warmup + steps {
             let data = TensorData::new(self.ids(), [rows, length]);
             let ids = Tensor::<2, Int>::from_data(data, &self.device);
+            if step == 0 {
+                measured.setup = self.began.elapsed().as_secs_f64();
+            }
             let began = Instant::now();
             let logits = model.forward(ids, None);
             // What a device could not do, it says when something is read.
@@ -422,6 +433,7 @@ impl Run<'_> {
             ..Default::default()
         };
         let generation = Generation::new(model, &prompt, [], sampling)?;
+        measured.setup = self.began.elapsed().as_secs_f64();
         let mut began = Instant::now();
         for (index, token) in generation.enumerate() {
             token?;
@@ -581,6 +593,7 @@ impl Measured {
             rss_after_load_mb: loaded,
             peak_rss_mb: mb(peak_resident_bytes()),
             device_mb: on_device.map(|bytes| mb(Some(bytes))),
+            setup_s: self.setup,
             first_step_s: self.first,
             loss: self.loss,
             breakdown: self.breakdown,

@@ -99,7 +99,7 @@ fn describe(result: &BenchResult, load_s: f64) -> String {
         "step        {:.3} s (fastest {:.3}, slowest {:.3}), {} steps\n\
          speed       {:.1} tokens/s, {} × {} tokens, {} threads\n\
          memory      {} MB at the peak, {} MB after loading{on_device}\n\
-         loading     {load_s:.2} s; first step {:.2} s",
+         start       {load_s:.2} s for weights, {:.2} s for adapters; first step {:.2} s",
         result.median_step_s,
         result.min_step_s,
         result.max_step_s,
@@ -110,6 +110,7 @@ fn describe(result: &BenchResult, load_s: f64) -> String {
         result.threads,
         result.peak_rss_mb,
         result.rss_after_load_mb,
+        result.setup_s,
         result.first_step_s,
     );
     if let Some(parts) = &result.breakdown {

@@ -70,6 +70,15 @@ impl Values<'_> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// One of them.
+    pub(crate) fn get(&self, index: usize) -> f32 {
+        match self {
+            Self::F32(values) => values[index],
+            Self::Bf16(values) => values[index].to_f32(),
+            Self::F16(values) => values[index].to_f32(),
+        }
+    }
 }
 
 /// A matrix of f32 within a slice: element `(i, j)` is at `i · row + j · column`.
@@ -134,7 +143,7 @@ impl<'a> Right<'a> {
     }
 
     /// The matrix without its first columns.
-    fn skip_columns(self, columns: usize) -> Self {
+    pub(crate) fn skip_columns(self, columns: usize) -> Self {
         let offset = columns * self.column;
         Self {
             values: match self.values {

@@ -1,9 +1,10 @@
 //! What the output head and the loss need, beside what layers keep.
 //!
-//! With a frozen head the loss of `l1ra_ops::loss` makes logits of [`CHUNK`] rows at a time, and the
-//! gradient of the hidden states `[T, hidden]` beside them. On `flex` that is one array
-//! `[rows, V]` in f32; elsewhere, where it is put together from Burn's own operations, the logits less
-//! their maximum and the exponential or the log-probabilities, and one more with a gradient.
+//! With a frozen head the loss of `l1ra_ops::loss` makes logits of a part at a time, and the gradient of the
+//! hidden states `[T, hidden]` beside them. On `flex` a part is one array of [`PART_ROWS`] rows and
+//! [`PART_COLUMNS`] words in f32, at most; elsewhere, where it is put together from Burn's own operations, it
+//! is [`CHUNK`] rows: the logits less their maximum and the exponential or the log-probabilities, and one more
+//! with a gradient.
 //!
 //! A head with an adapter has all logits at once, for `T` targets arrays of `[T, V]`: two in the forward,
 //! and three in the backward.
@@ -11,7 +12,10 @@
 //! On another CPU backend a head stored in bf16 is turned to f32 for its product (6 bytes a weight, for
 //! as long as the product takes), beside two arrays of logits.
 
-use l1ra_models::{ops::LOSS_ROWS as CHUNK, weights::Storage};
+use l1ra_models::{
+    ops::{LOSS_PART_COLUMNS as PART_COLUMNS, LOSS_PART_ROWS as PART_ROWS, LOSS_ROWS as CHUNK},
+    weights::Storage,
+};
 
 use super::{
     kept::{F32, adapters},
@@ -45,9 +49,9 @@ fn peak(workload: &Workload, batch: &MicroBatch, copies: u64) -> u64 {
         return 0;
     }
     if workload.home == Home::Flex && workload.rank("lm_head") == 0 {
-        let rows = batch.targets.min(CHUNK) as u64;
-        let chunk = F32 * rows * workload.config.vocab_size as u64;
-        return chunk + (copies - 1).min(2) * picked(workload, batch);
+        let rows = batch.targets.min(PART_ROWS) as u64;
+        let part = F32 * rows * workload.config.vocab_size.min(PART_COLUMNS) as u64;
+        return part + (copies - 1).min(2) * picked(workload, batch);
     }
     let frozen = workload.rank("lm_head") == 0;
     let rows = if frozen { CHUNK } else { usize::MAX };

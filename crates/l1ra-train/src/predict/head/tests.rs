@@ -41,14 +41,15 @@ fn an_adapter_on_the_head_keeps_its_input() {
 }
 
 #[test]
-fn a_frozen_head_makes_a_chunk_of_logits() {
+fn a_frozen_head_makes_a_part_of_the_logits() {
     let few = [LOGITS + PICKED, LOGITS + 2 * PICKED];
     assert_eq!(stored(Storage::F32, Home::Flex), few);
     assert_eq!(stored(Storage::BF16, Home::Flex), few);
-    let many = MicroBatch::full(8, 256, 2040);
+    let many = MicroBatch::full(16, 256, 4080);
     let chunk = F32 * CHUNK as u64 * 256;
-    let picked = F32 * 2040 * 64;
-    assert_eq!(forward(&workload("all-linear"), &many), chunk + picked);
+    let part = F32 * PART_ROWS as u64 * 256;
+    let picked = F32 * 4080 * 64;
+    assert_eq!(forward(&workload("all-linear"), &many), part + picked);
     let elsewhere = Workload {
         home: Home::Gpu,
         ..workload("all-linear")
