@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::error::CoreError;
+
 /// Writes `bytes` as the file `path`.
 ///
 /// # Errors
@@ -20,22 +22,58 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// When the file cannot be written; what was there before is still there, and nothing is beside it.
 pub fn replace_whole(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
-    let beside = beside(path);
-    let written = write(&beside)
-        .and_then(|()| File::options().write(true).open(&beside)?.sync_all())
-        .and_then(|()| {
-            pause();
-            fs::rename(&beside, path)
-        });
-    match written {
-        Ok(()) => {
-            flush_folder(path);
-            Ok(())
-        }
-        Err(error) => {
-            let _ = fs::remove_file(&beside); // The first error is the one to tell.
-            Err(error)
-        }
+    let staged = Staged::new(path, write)?;
+    pause();
+    staged.place()
+}
+
+/// Writes files that belong together: all of them beside their places, and their names only when the last
+/// is on the disk. A disk that is full leaves all the old ones.
+///
+/// # Errors
+/// The first file that cannot be written.
+pub(crate) fn write_together(files: &[(PathBuf, Vec<u8>)]) -> Result<(), CoreError> {
+    let mut staged = Vec::with_capacity(files.len());
+    for (path, bytes) in files {
+        let file = Staged::new(path, |beside| File::create(beside)?.write_all(bytes));
+        staged.push(file.map_err(|error| CoreError::io(path, error))?);
+    }
+    for file in staged {
+        pause();
+        file.place()
+            .map_err(|error| CoreError::io(file.path, error))?;
+    }
+    Ok(())
+}
+
+/// A file that is whole and flushed, but not in its place; gone when dropped.
+struct Staged<'a> {
+    path: &'a Path,
+    beside: PathBuf,
+}
+
+impl<'a> Staged<'a> {
+    fn new(path: &'a Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<Self> {
+        let beside = beside(path);
+        let staged = Self { path, beside };
+        write(&staged.beside)?;
+        File::options()
+            .write(true)
+            .open(&staged.beside)?
+            .sync_all()?;
+        Ok(staged)
+    }
+
+    fn place(&self) -> io::Result<()> {
+        fs::rename(&self.beside, self.path)?;
+        flush_folder(self.path);
+        Ok(())
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.beside); // It has its name by now, or an error was told.
     }
 }
 
@@ -88,5 +126,25 @@ mod tests {
         write_whole(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert!(write_whole(&dir.path().join("no/b"), b"").is_err());
+    }
+
+    #[test]
+    fn files_that_belong_together_are_all_old_or_all_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let with = |last: &str, text: &[u8]| {
+            write_together(&[(path("a"), text.to_vec()), (path(last), text.to_vec())])
+        };
+        with("b", b"old").unwrap();
+        let error = with("no/b", b"new").unwrap_err().to_string();
+        assert!(error.contains("no/b"), "{error}");
+        for name in ["a", "b"] {
+            assert_eq!(fs::read(path(name)).unwrap(), b"old");
+            assert!(!beside(&path(name)).exists());
+        }
+        with("b", b"new").unwrap();
+        for name in ["a", "b"] {
+            assert_eq!(fs::read(path(name)).unwrap(), b"new");
+        }
     }
 }

@@ -25,6 +25,7 @@
 //! | [`walk`] | every adapter of any Burn module, by path |
 //! | [`peft`] | adapter files that PEFT, llama.cpp and vLLM read |
 //! | [`files`] | files that are whole or not there |
+//! | [`aside`] | work in a thread of its own, with an end in time |
 //! | [`device`] | devices by name, as `--device` takes them |
 //!
 //! This crate knows no model and no training loop. Backends are chosen with the features `flex`,
@@ -32,6 +33,7 @@
 
 pub mod adapter;
 pub mod allocation;
+pub mod aside;
 pub mod config;
 pub mod device;
 mod error;

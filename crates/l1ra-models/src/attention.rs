@@ -3,13 +3,12 @@
 use burn::{
     module::Module,
     nn::RmsNorm,
-    tensor::{Device, FloatDType, Tensor, activation::softmax},
+    tensor::{Device, FloatDType, Tensor},
 };
 use l1ra_core::{AdaptedLinear, Output, forward_together};
 use l1ra_ops::{
-    attention::{attention, attention_cached},
+    attention::{SCORES, attention, attention_cached, attention_in_parts},
     has_kernels,
-    linear::product,
 };
 
 use crate::{
@@ -108,10 +107,8 @@ impl Attention {
         [(0, q), (q, kv), (q + kv, kv)].map(|(start, length)| qkv.clone().narrow(2, start, length))
     }
 
-    /// By Burn's own operations, with Burn's own backward: `[batch, length, heads · head_dim]`.
-    ///
-    /// Query heads that share a key/value head are taken together as rows of one product, so keys
-    /// and values are never repeated. Products are taken in the type of the base, softmax in f32.
+    /// By Burn's own operations: `[batch, length, heads · head_dim]`. Keys and values are never repeated;
+    /// products are taken in the type of the base, softmax in f32.
     fn composed(
         &self,
         [q, k, v]: [Tensor<3>; 3],
@@ -131,20 +128,9 @@ impl Attention {
             Some((cache, layer)) => cache.extend(layer, k, v),
             None => (k, v),
         };
-        let total = k.dims()[2];
-        let rows = heads / kv_heads * length;
-
-        let q = q
-            .mul_scalar(1.0 / (d as f64).sqrt())
-            .reshape([batch, kv_heads, rows, d]);
+        let q = q.mul_scalar(1.0 / (d as f64).sqrt());
         let dtype = self.product_type(&q.device());
-        let scores = product(q, k.swap_dims(2, 3), dtype); // [batch, kv_heads, rows, total]
-        let mut scores = scores.reshape([batch, heads, length, total]);
-        if let Some(mask) = mask {
-            scores = scores + mask.clone();
-        }
-        let weights = softmax(scores, 3).reshape([batch, kv_heads, rows, total]);
-        let y = product(weights, v, dtype).reshape([batch, heads, length, d]);
+        let y = attention_in_parts([q, k, v], mask.as_ref(), dtype, SCORES);
         y.swap_dims(1, 2).reshape([batch, length, heads * d])
     }
 }

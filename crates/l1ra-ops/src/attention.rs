@@ -2,8 +2,10 @@
 //! projections side by side.
 //!
 //! Between forward and backward it keeps its input, its output and `log Σ e^S` of every query;
-//! nothing of size length² (see [`l1ra_kernels::attention`] for the formulas). There is no
-//! composition here: models have one of their own, with a mask, for other devices.
+//! nothing of size length² (see [`l1ra_kernels::attention`] for the formulas). Other devices have
+//! [`attention_in_parts`], on queries, keys and values that are rotated already.
+
+mod parts;
 
 use std::sync::Arc;
 
@@ -25,6 +27,8 @@ use l1ra_kernels::{
 };
 
 use crate::route::{self, GraphTensor};
+
+pub use parts::{SCORES, attention_in_parts, queries_at_once};
 
 /// A backend with kernels for the operation.
 pub trait AttentionKernels: Backend {

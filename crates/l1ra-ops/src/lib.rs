@@ -18,6 +18,7 @@
 //! CubeCL kernel joins by implementing the trait for `CubeBackend` and a line in `route`.
 
 pub mod attention;
+mod by_hand;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod linear;

@@ -10,10 +10,16 @@ use burn::{
         },
         tensor::FloatTensor,
     },
-    tensor::{Tensor, activation::silu},
+    tensor::{
+        Tensor,
+        activation::{sigmoid, silu},
+    },
 };
 
-use crate::route::{self, GraphTensor};
+use crate::{
+    by_hand::ByHand,
+    route::{self, GraphTensor},
+};
 
 /// A backend with kernels for the operation.
 pub trait SwigluKernels: Backend {
@@ -48,7 +54,8 @@ fn in_graph<B: SwigluKernels>(gate_up: GraphTensor<B>) -> GraphTensor<B> {
 
 /// `silu(gate) ∘ up [.., d]` for `gate_up [.., 2d]`, gate first.
 ///
-/// One operation where the backend has [`SwigluKernels`]; [`composed`] elsewhere.
+/// One operation where the backend has [`SwigluKernels`]; elsewhere put together from Burn's, with a backward
+/// that keeps `gate_up` alone.
 pub fn swiglu<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if route::is_ready(&gate_up) {
@@ -59,10 +66,33 @@ pub fn swiglu<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
             in_graph::<Flex>,
         );
     }
-    composed(gate_up)
+    in_steps(gate_up)
 }
 
-/// The same by Burn's own operations.
+/// The same by Burn's own operations, on any device:
+///
+/// ```text
+/// d_up = dy ∘ silu(gate)      d_gate = dy ∘ up ∘ σ(gate) ∘ (1 + gate ∘ (1 − σ(gate)))
+/// ```
+pub fn in_steps<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
+    let swiglu = ByHand {
+        forward: |[gate_up], ()| composed(gate_up.clone()),
+        backward: |dy, [gate_up], ()| [backward(dy, gate_up)],
+    };
+    swiglu.run([gate_up], ())
+}
+
+fn backward<const D: usize>(dy: Tensor<D>, gate_up: &Tensor<D>) -> Tensor<D> {
+    let d = dy.dims()[D - 1];
+    let gate = gate_up.clone().narrow(D - 1, 0, d);
+    let up = gate_up.clone().narrow(D - 1, d, d);
+    let s = sigmoid(gate.clone());
+    let slope = s.clone() * (gate.clone() * (s.clone().neg() + 1.0) + 1.0);
+    let d_up = dy.clone() * gate * s;
+    Tensor::cat(vec![dy * up * slope, d_up], D - 1)
+}
+
+/// The same by Burn's own operations, with Burn's own backward: the reference.
 pub fn composed<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
     let d = gate_up.dims()[D - 1] / 2;
     let gate = gate_up.clone().narrow(D - 1, 0, d);

@@ -1,5 +1,6 @@
 //! Every operation against the composition of Burn's own, values and gradients.
-#![allow(clippy::unwrap_used, missing_docs)]
+// `ndarray`, as long as Burn has it.
+#![allow(clippy::unwrap_used, missing_docs, deprecated)]
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation::soft
 use l1ra_kernels::gemm::bf16_instructions;
 use l1ra_ops::{
     AttentionCache, AttentionShape, LOSS_PART_COLUMNS, LOSS_PART_ROWS, LOSS_ROWS, Rotary,
+    attention::attention_in_parts,
     attention::{attention, attention_cached},
     linear::{self, Linear, Output, Prologue, linears},
     loss, norm, swiglu,
@@ -274,9 +276,11 @@ fn norm_and_gate() {
     );
     close("norm", &numbers(seen.clone()), &numbers(exact.clone()));
     same("norm", &gradients(seen, &[&x]), &gradients(exact, &[&x]));
-    let (seen, exact) = (swiglu::swiglu(x.clone()), swiglu::composed(x.clone()));
-    close("gate", &numbers(seen.clone()), &numbers(exact.clone()));
-    same("gate", &gradients(seen, &[&x]), &gradients(exact, &[&x]));
+    for seen in [swiglu::swiglu(x.clone()), swiglu::in_steps(x.clone())] {
+        let exact = swiglu::composed(x.clone());
+        close("gate", &numbers(seen.clone()), &numbers(exact.clone()));
+        same("gate", &gradients(seen, &[&x]), &gradients(exact, &[&x]));
+    }
 }
 
 #[rstest]
@@ -441,4 +445,90 @@ fn a_cache_step_by_step() {
             &numbers(whole.clone().narrow(1, start, length)),
         );
     }
+}
+
+/// Grouped heads on `device`, by parts and whole with Burn's own backward.
+fn attend_in_parts(device: &Device, scores: usize, window: Option<usize>, past: usize) {
+    let (batch, heads, kv_heads, length, d) = (2, 4, 2, 7, 4);
+    let total = length + past;
+    let mut random = Draw::new(9);
+    let mut draw = |dims: [usize; 4]| {
+        let values = random.values(dims.iter().product());
+        let tensor = Tensor::<4>::from_data(TensorData::new(values, dims), device);
+        Tensor::from_inner(tensor).require_grad()
+    };
+    let q = draw([batch, heads, length, d]);
+    let [k, v] = [
+        draw([batch, kv_heads, total, d]),
+        draw([batch, kv_heads, total, d]),
+    ];
+    let window = window.unwrap_or(usize::MAX);
+    let places = (past..total).flat_map(|i| (0..total).map(move |j| (i, j)));
+    let seen = |(i, j): (usize, usize)| {
+        if j <= i && i - j < window {
+            0.0
+        } else {
+            f32::NEG_INFINITY
+        }
+    };
+    let mask = TensorData::new(
+        places.map(seen).collect::<Vec<f32>>(),
+        [1, 1, length, total],
+    );
+    let mask = Tensor::<4>::from_data(mask, device);
+
+    let given = [q.clone(), k.clone(), v.clone()];
+    let y = attention_in_parts(given, Some(&mask), FloatDType::F32, scores);
+    let for_each_head = |x: &Tensor<4>| {
+        let x = x.clone().reshape([batch, kv_heads, 1, total * d]);
+        x.repeat_dim(2, heads / kv_heads)
+            .reshape([batch, heads, total, d])
+    };
+    let weights =
+        q.clone().matmul(for_each_head(&k).swap_dims(2, 3)) + Tensor::from_inner(mask.clone());
+    let exact = softmax(weights, 3).matmul(for_each_head(&v));
+    close("attention", &numbers(y.clone()), &numbers(exact.clone()));
+    let wanted = exact.clone().inner() * 3.0 - 1.0;
+    let slopes = |y: Tensor<4>| {
+        let gradients = (y * Tensor::from_inner(wanted.clone())).sum().backward();
+        [&q, &k, &v].map(|x| numbers(x.grad(&gradients).unwrap()))
+    };
+    for ((name, seen), exact) in ["q", "k", "v"]
+        .iter()
+        .zip(slopes(y.clone()))
+        .zip(slopes(exact))
+    {
+        close(name, &seen, &exact);
+    }
+    let alone = [&q, &k, &v].map(|x| x.clone().inner());
+    let alone = attention_in_parts(alone, Some(&mask), FloatDType::F32, scores);
+    assert_eq!(alone.into_data(), y.inner().into_data());
+}
+
+#[rstest]
+fn attention_by_parts(
+    #[values(1, 2 * 4 * 7 * 3, usize::MAX)] scores: usize,
+    #[values(None, Some(3))] window: Option<usize>,
+    #[values(0, 5)] past: usize,
+) {
+    for device in [Device::flex(), Device::ndarray()] {
+        attend_in_parts(&device, scores, window, past);
+    }
+}
+
+/// Without a mask every query sees every key, whatever the parts are.
+#[test]
+fn attention_without_a_mask() {
+    let mut random = Draw::new(10);
+    let device = Device::flex();
+    let mut draw = || {
+        let values = random.values(2 * 5 * 4);
+        Tensor::<4>::from_data(TensorData::new(values, [1, 2, 5, 4]), &device)
+    };
+    let given = [draw(), draw(), draw()];
+    let of = |scores| {
+        let y = attention_in_parts(given.clone(), None, FloatDType::F32, scores);
+        numbers(y)
+    };
+    close("no mask", &of(1), &of(usize::MAX));
 }

@@ -7,17 +7,16 @@
 use std::{
     fmt::Write,
     panic,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{self, RecvTimeoutError},
-    },
-    thread,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use burn::tensor::{Device, Tensor};
 
-use crate::device::{DeviceError, failure::one_line, parse_device};
+use crate::{
+    aside::aside,
+    device::{DeviceError, failure::one_line, parse_device},
+};
 
 /// Hooks are the process's: one probe at a time.
 pub(super) static ALONE: Mutex<()> = Mutex::new(());
@@ -97,24 +96,14 @@ pub(super) fn guarded<T: Send + 'static>(
             let _ = write!(said, "{payload}"); // A text takes all that is written.
         }
     }));
-    let (answer, done) = mpsc::channel();
-    let started = thread::Builder::new().name("probe".into()).spawn(move || {
-        let _ = answer.send(work()); // Nobody listens any more where the time is over.
-    });
-    let result = match started {
-        Ok(_) => done.recv_timeout(LIMIT),
-        Err(_) => Err(RecvTimeoutError::Disconnected),
-    };
+    let result = aside("probe", None, LIMIT, work);
     panic::set_hook(before);
     drop(alone);
     result.map_err(|error| {
         let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        match error {
-            _ if !said.is_empty() => one_line(&said),
-            RecvTimeoutError::Timeout => {
-                format!("it did not answer within {} s", LIMIT.as_secs())
-            }
-            RecvTimeoutError::Disconnected => "it gave up without a word".into(),
+        match said.is_empty() {
+            true => error.to_string(),
+            false => one_line(&said),
         }
     })
 }
@@ -137,7 +126,7 @@ mod tests {
     #[test]
     fn a_panic_is_what_was_said_first() {
         let said = guarded(|| -> u8 {
-            let inner = thread::spawn(|| panic!("no\n  driver."));
+            let inner = std::thread::spawn(|| panic!("no\n  driver."));
             inner.join().unwrap();
             0
         });

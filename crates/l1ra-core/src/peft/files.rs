@@ -1,4 +1,4 @@
-//! JSON and safetensors, read and written.
+//! JSON and safetensors, read and made.
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -6,7 +6,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{error::CoreError, files::write_whole};
+use crate::error::CoreError;
 
 /// A named f32 array, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,17 +16,16 @@ pub(crate) struct NamedTensor {
     pub(crate) values: Vec<f32>,
 }
 
-pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), CoreError> {
-    let mut text = format!("{value:#}");
-    text.push('\n');
-    write_whole(path, text.as_bytes()).map_err(|error| CoreError::io(path, error))
+pub(crate) fn json(value: &Value) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
 }
 
-pub(crate) fn write_safetensors(
+/// The bytes of a safetensors file, which is to be `path`.
+pub(crate) fn safetensors(
     path: &Path,
     tensors: &[NamedTensor],
     metadata: Option<HashMap<String, String>>,
-) -> Result<(), CoreError> {
+) -> Result<Vec<u8>, CoreError> {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|tensor| le_bytes(&tensor.values))
@@ -39,9 +38,8 @@ pub(crate) fn write_safetensors(
     }
     let metadata =
         metadata.unwrap_or_else(|| HashMap::from([("format".to_string(), "pt".to_string())]));
-    let file = safetensors::serialize(views, Some(metadata))
-        .map_err(|error| CoreError::file(path, error.to_string()))?;
-    write_whole(path, &file).map_err(|error| CoreError::io(path, error))
+    safetensors::serialize(views, Some(metadata))
+        .map_err(|error| CoreError::file(path, error.to_string()))
 }
 
 /// Largest configuration that is read; those of PEFT have a few kilobytes. What a parser makes of a

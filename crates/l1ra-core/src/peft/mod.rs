@@ -28,7 +28,7 @@ use std::path::Path;
 
 use burn::module::Module;
 
-use crate::{config::L1raConfig, error::CoreError, walk};
+use crate::{config::L1raConfig, error::CoreError, files::write_together, walk};
 
 /// Name of PEFT's configuration file.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -43,6 +43,9 @@ pub(crate) const PREFIX: &str = "base_model.model.";
 ///
 /// `base_model` is what PEFT's configuration names as the model that the adapter belongs to.
 /// Adapters whose gates are all zero are left out of PEFT's files, as PEFT refuses a rank of 0.
+///
+/// The three files get their names when all of them are written: a folder that cannot be written keeps the
+/// adapter that it had.
 ///
 /// # Errors
 /// When the folder cannot be written, or a value is not finite.
@@ -74,9 +77,14 @@ pub fn save_adapter_data(
     check_finite(adapters)?;
     std::fs::create_dir_all(dir).map_err(|error| CoreError::io(dir, error))?;
     let (peft_config, tensors) = layout.encode(adapters, config, base_model);
-    files::write_safetensors(&dir.join(WEIGHTS_FILE), &tensors, None)?;
-    files::write_json(&dir.join(CONFIG_FILE), &peft_config)?;
-    sidecar::write(&dir.join(SIDECAR_FILE), adapters, config)
+    let [weights, beside] = [WEIGHTS_FILE, SIDECAR_FILE].map(|name| dir.join(name));
+    let weights_bytes = files::safetensors(&weights, &tensors, None)?;
+    let sidecar = sidecar::encode(&beside, adapters, config)?;
+    write_together(&[
+        (weights, weights_bytes),
+        (dir.join(CONFIG_FILE), files::json(&peft_config)),
+        (beside, sidecar),
+    ])
 }
 
 fn check_finite(adapters: &[walk::AdapterData]) -> Result<(), CoreError> {

@@ -36,11 +36,12 @@ struct Entry {
     scale: f32,
 }
 
-pub(super) fn write(
+/// The bytes of the sidecar, which is to be `path`.
+pub(super) fn encode(
     path: &Path,
     adapters: &[AdapterData],
     config: &L1raConfig,
-) -> Result<(), CoreError> {
+) -> Result<Vec<u8>, CoreError> {
     let entry = |adapter: &AdapterData| Entry {
         path: adapter.path.clone(),
         scale: adapter.scale,
@@ -53,7 +54,7 @@ pub(super) fn write(
     let header = serde_json::to_string(&header)
         .map_err(|error| CoreError::file(path, format!("cannot be encoded: {error}")))?;
     let tensors: Vec<NamedTensor> = adapters.iter().flat_map(tensors).collect();
-    files::write_safetensors(
+    files::safetensors(
         path,
         &tensors,
         Some(HashMap::from([(KEY.to_string(), header)])),

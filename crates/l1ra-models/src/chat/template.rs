@@ -1,13 +1,8 @@
 //! [`ChatTemplate`]: the model's own Jinja.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
+use l1ra_core::aside::{Unfinished, aside};
 use minijinja::{Error, ErrorKind, Value, context, value::Serde};
 use serde_json::Value as Json;
 
@@ -194,25 +189,14 @@ fn on_stack<T: Send + 'static>(
     stack: usize,
     work: impl FnOnce() -> Result<T, ModelError> + Send + 'static,
 ) -> Result<T, ModelError> {
-    let (answer, done) = mpsc::channel();
-    let builder = thread::Builder::new().name("template".into());
-    let started = builder.stack_size(stack).spawn(move || {
-        // Nobody listens any more where the time is over.
-        let _ = answer.send(work());
-    });
-    if let Err(error) = started {
-        let detail = format!("no stack of {stack} bytes for it: {error}");
-        return Err(ModelError::Template(detail));
-    }
-    done.recv_timeout(LIMIT).unwrap_or_else(|error| {
+    aside("template", Some(stack), LIMIT, work).unwrap_or_else(|error| {
         Err(ModelError::Template(match error {
+            Unfinished::NotStarted(error) => format!("no stack of {stack} bytes for it: {error}"),
             // The engine panics at a few sums.
-            RecvTimeoutError::Disconnected => "the engine gave up on it".into(),
-            RecvTimeoutError::Timeout => {
-                format!(
-                    "it is not done after {} s; is there a loop?",
-                    LIMIT.as_secs()
-                )
+            Unfinished::Panicked => "the engine gave up on it".into(),
+            Unfinished::TimedOut(limit) => {
+                let seconds = limit.as_secs();
+                format!("it is not done after {seconds} s; is there a loop?")
             }
         }))
     })

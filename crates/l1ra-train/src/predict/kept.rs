@@ -18,8 +18,8 @@
 //! |---|---|
 //! | norm | its input, two numbers a token |
 //! | adapter | its input (once for all that share it), `h [N, r]`; with dropout, a mask and a dropped input each |
-//! | attention | queries, keys, values; scores three times (`x − max`, its exponential, the quotient) |
-//! | MLP | gate, its sigmoid, `silu(gate)`, up |
+//! | attention | queries, keys, values: an operation of `l1ra-ops`, too |
+//! | MLP | gate and up: the same |
 //! | frozen product, rotation, sum, reshape | nothing |
 
 use super::workload::{Home, MicroBatch, Workload};
@@ -32,8 +32,6 @@ pub(super) const F32: u64 = 4;
 pub(super) struct LayerKept {
     /// Attention and its norm.
     pub(super) attention: u64,
-    /// Of those, the scores in one copy; 0 where they are not kept.
-    pub(super) scores: u64,
     /// MLP and its norm.
     pub(super) mlp: u64,
     /// Whether the layer's output needs a gradient.
@@ -71,7 +69,6 @@ struct Layer {
     keys: u64,
     inner: u64,
     heads: u64,
-    scores: u64,
     /// Ranks of q, k, v, o, gate, up, down.
     ranks: [u64; 7],
     dropout: bool,
@@ -89,7 +86,6 @@ impl Layer {
             keys: (config.num_key_value_heads * config.head_dim) as u64,
             inner: config.intermediate_size as u64,
             heads,
-            scores: tokens * heads * batch.length as u64,
             ranks: [
                 rank("self_attn.q_proj"),
                 rank("self_attn.k_proj"),
@@ -114,31 +110,19 @@ impl Layer {
             }
         };
 
-        let queries = tracked || q > 0;
-        let keys = tracked || k > 0;
-        let values = tracked || v > 0;
-        let scored = queries || keys;
-        let mut attention = norm(tracked);
-        attention += self.adapters(&[q, k, v], self.hidden, tracked);
-        attention += when(keys, tokens * self.queries) + when(queries, tokens * self.keys);
-        attention += when(
-            scored,
-            2 * self.scores + tokens * self.heads + tokens * self.keys,
-        );
-        attention += when(values, self.scores);
-        let mixed = scored || values;
+        let mixed = tracked || q + k + v > 0;
+        let mut attention = norm(tracked) + self.adapters(&[q, k, v], self.hidden, tracked);
+        attention += when(mixed, tokens * (self.queries + 2 * self.keys));
         attention += self.adapters(&[o], self.queries, mixed);
 
         let tracked = tracked || mixed || o > 0;
         let gated = tracked || gate > 0;
         let raised = tracked || up > 0;
         let mut mlp = norm(tracked) + self.adapters(&[gate, up], self.hidden, tracked);
-        mlp += when(gated, 3 * tokens * self.inner); // gate, sigmoid, up
-        mlp += when(raised, tokens * self.inner); // silu(gate)
+        mlp += when(gated || raised, 2 * tokens * self.inner);
         mlp += self.adapters(&[down], self.inner, gated || raised);
         LayerKept {
             attention,
-            scores: when(scored, self.scores),
             mlp,
             tracked: tracked || gated || raised || down > 0,
         }
@@ -163,7 +147,6 @@ impl Layer {
         mlp += self.operation(&[down], self.inner, 2 * self.inner, gated);
         LayerKept {
             attention,
-            scores: 0,
             mlp,
             tracked: gated || down > 0,
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use l1ra_models::ops::attention::{SCORES, queries_at_once};
 use serde::Serialize;
 
 use crate::{
@@ -262,8 +263,19 @@ impl<'a> Base<'a> {
             return F32 * (stream + 4 * tokens * config.intermediate_size as u64);
         }
         let mlp = stream + 2 * tokens * config.intermediate_size as u64;
-        let attention = (stream + 2 * last.scores).saturating_sub(last.mlp);
+        // Probabilities, their gradient and that of the scores; then those of queries, keys and values.
+        let heads = config.num_attention_heads + 2 * config.num_key_value_heads;
+        let found = tokens * (heads * config.head_dim) as u64;
+        let attention = (stream + 3 * self.scores(batch) + found).saturating_sub(last.mlp);
         F32 * mlp.max(attention) + self.conversion(batch)
+    }
+
+    /// Scores that exist at once where attention goes by parts of the queries.
+    fn scores(&self, batch: &MicroBatch) -> u64 {
+        let heads = self.workload.config.num_attention_heads;
+        let met = [batch.rows, heads, batch.length];
+        let queries = queries_at_once(batch.length, met, SCORES);
+        (queries * met.iter().product::<usize>()) as u64
     }
 
     /// One of a layer's products where its weight is converted first.
@@ -280,10 +292,8 @@ impl<'a> Base<'a> {
         let config = &self.workload.config;
         let tokens = batch.positions() as u64;
         let scores = match self.workload.home {
-            Home::Flex => 0, // For a block of queries at a time.
-            Home::OtherCpu | Home::Gpu => {
-                tokens * (config.num_attention_heads * batch.length) as u64
-            }
+            Home::Flex => 0, // Of a few queries at a time.
+            Home::OtherCpu | Home::Gpu => self.scores(batch),
         };
         let (hidden, inner) = (config.hidden_size as u64, config.intermediate_size as u64);
         // Scores and their softmax, or the MLP's three arrays, beside the residual stream.

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use l1ra_core::aside;
 use parquet::{
     errors::ParquetError,
     file::reader::{FileReader, SerializedFileReader},
@@ -49,8 +50,8 @@ pub(super) fn each_batch(
             let _ = batches.send(Err(error)); // Nobody listens any more where an error came before.
         }
     });
-    reader.map_err(failed)?;
-    loop {
+    let reader = reader.map_err(failed)?;
+    let mut all = || loop {
         match read.recv_timeout(limit) {
             Ok(batch) => take(batch?)?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -59,7 +60,13 @@ pub(super) fn each_batch(
                 return Err(unreadable(path, &why));
             }
         }
+    };
+    let result = all();
+    match &result {
+        Ok(()) => aside::end(reader),
+        Err(_) => aside::leave(reader),
     }
+    result
 }
 
 /// Reads on until the end, an error, or nobody listens.

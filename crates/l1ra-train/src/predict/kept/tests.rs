@@ -1,4 +1,4 @@
-//! Sums over layers, added up by hand: 16 tokens, `[2, 4, 8, 8]` scores are 512 numbers.
+//! Sums over layers, added up by hand: 16 tokens.
 
 use super::*;
 use crate::predict::made::{batch, workload};
@@ -25,7 +25,6 @@ fn operations_keep_inputs_and_little_else() {
     let mlp = 16 * (64 + 8) + 16 * (256 + 4);
     let layer = LayerKept {
         attention,
-        scores: 0,
         mlp,
         tracked: true,
     };
@@ -58,13 +57,12 @@ fn dropout_takes_operations_apart() {
 
 #[test]
 fn every_layer_adapted() {
-    // q, k, v on one input; queries, keys; scores twice, a number a row, keys; scores; o.
-    let attention = (1024 + 192) + (1024 + 512) + (2 * 512 + 64 + 512) + 512 + (1024 + 64);
-    // Norm; gate and up on one input; gate, its sigmoid, up; silu(gate); down.
-    let mlp = 1056 + (1024 + 128) + 3 * 2048 + 2048 + (2048 + 64);
+    // q, k, v on one input; queries, keys, values; o.
+    let attention = (1024 + 192) + (1024 + 2 * 512) + (1024 + 64);
+    // Norm; gate and up on one input; gate and up; down.
+    let mlp = 1056 + (1024 + 128) + 2 * 2048 + (2048 + 64);
     let first = LayerKept {
         attention,
-        scores: 512,
         mlp,
         tracked: true,
     };
@@ -74,22 +72,18 @@ fn every_layer_adapted() {
         ..first
     };
     assert_eq!(kept("all-linear"), [first, second]);
-    assert_eq!(first.total(), 5952 + 12_512);
+    assert_eq!(first.total(), 4352 + 8_416);
 }
 
 #[test]
 fn queries_and_values_alone() {
-    let attention = (1024 + 128) + 512 + (2 * 512 + 64 + 512) + 512;
-    let mlp = 1056 + 3 * 2048 + 2048;
+    let attention = (1024 + 128) + (1024 + 2 * 512);
+    let mlp = 1056 + 2 * 2048;
     let [first, second] = kept(".*(q|v)_proj")[..] else {
         panic!("two layers");
     };
     assert_eq!([first.attention, first.mlp], [attention, mlp]);
-    // Keys of the second layer depend on the first one's adapters.
-    assert_eq!(
-        [second.attention, second.mlp],
-        [attention + 1056 + 1024, mlp]
-    );
+    assert_eq!([second.attention, second.mlp], [attention + 1056, mlp]);
 }
 
 #[test]
@@ -98,7 +92,7 @@ fn layers_below_every_adapter_keep_nothing() {
         panic!("two layers");
     };
     assert_eq!(first, LayerKept::default());
-    assert_eq!(second.attention, 5952);
+    assert_eq!(second.attention, 4352);
     assert!(second.tracked);
 }
 
@@ -107,16 +101,10 @@ fn layers_above_pass_the_gradient_through() {
     let [first, second] = kept(r".*\.0\..*")[..] else {
         panic!("two layers");
     };
-    assert_eq!(first.total(), 5952 + 12_512);
+    assert_eq!(first.total(), 4352 + 8_416);
     // No inputs of adapters, everything else.
-    assert_eq!(second.attention, 1056 + 1536 + 1600 + 512);
-    assert_eq!(second.mlp, 1056 + 4 * 2048);
-}
-
-#[test]
-fn values_alone_keep_the_scores_once() {
-    let first = kept(r".*\.0\.self_attn\.v_proj")[0];
-    assert_eq!([first.attention, first.scores], [1024 + 64 + 512, 0]);
+    assert_eq!(second.attention, 1056 + 2048);
+    assert_eq!(second.mlp, 1056 + 2 * 2048);
 }
 
 #[test]
