@@ -14,6 +14,8 @@ use burn::{
     tensor::{GradientCheckpointingStrategy, Tensor},
 };
 
+use crate::route::GraphTensor;
+
 /// An operation on `N` tensors, with what is not trained as `S`.
 ///
 /// On a device that this crate was not built for, and in a graph with Burn's own balanced checkpointing, its
@@ -34,7 +36,7 @@ impl<const D: usize, const N: usize, S: Clone + Debug + Send + 'static> ByHand<D
     pub(crate) fn run(self, inputs: [Tensor<D>; N], given: S) -> Tensor<D> {
         let device = inputs[0].device();
         let balanced = Some(GradientCheckpointingStrategy::Balanced);
-        let in_graph = inputs.iter().any(|x| x.is_tracked());
+        let in_graph = inputs.iter().any(Tensor::is_tracked);
         if !in_graph || device.gradient_checkpointing_strategy() == balanced {
             return (self.forward)(&inputs, &given);
         }
@@ -68,7 +70,7 @@ impl<const D: usize, const N: usize, S: Clone + Debug + Send + 'static> ByHand<D
             x.try_into_primitive::<Autodiff<B>>()
                 .expect("the device and its strategy were looked at before")
         });
-        let nodes = inputs.each_ref().map(|x| x.node());
+        let nodes = inputs.each_ref().map(GraphTensor::<B>::node);
         let prepared =
             Backward::<B, N>::prepare::<NoCheckpointing>(Step::<D, N, S>(self.backward), nodes);
         let inputs = inputs.map(|x| Tensor::from_primitive::<B>(x.into_primitive()));
