@@ -203,14 +203,11 @@ pub(crate) fn run(
                     command.arg(&script);
                     command
                 };
-                match run.weights {
-                    Weights::Read => command.arg("--model").arg(model),
-                    Weights::Drawn { vocabularies } => {
-                        command
-                            .arg("--model")
-                            .arg(shape(model, vocabularies, &shapes)?)
-                    }
+                let what = match run.weights {
+                    Weights::Read => model.to_path_buf(),
+                    Weights::Drawn { vocabularies } => shape(model, vocabularies, &shapes)?,
                 };
+                command.arg("--model").arg(what);
                 command.args(["--threads", &threads.to_string(), "--warmup", "1"]);
                 if !run.options.contains(&"--steps") {
                     command.args(["--steps", "3"]);

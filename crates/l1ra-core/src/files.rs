@@ -13,7 +13,7 @@ use crate::error::CoreError;
 /// # Errors
 /// When the file cannot be written; what was there before is still there.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_whole(path, |beside| File::create(beside)?.write_all(bytes))
+    replace_whole(path, |beside| write_new(beside, bytes))
 }
 
 /// Has `write` make a file beside `path`, flushes it to the disk and gives it its name, so that
@@ -35,7 +35,7 @@ pub fn replace_whole(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -
 pub(crate) fn write_together(files: &[(PathBuf, Vec<u8>)]) -> Result<(), CoreError> {
     let mut staged = Vec::with_capacity(files.len());
     for (path, bytes) in files {
-        let file = Staged::new(path, |beside| File::create(beside)?.write_all(bytes));
+        let file = Staged::new(path, |beside| write_new(beside, bytes));
         staged.push(file.map_err(|error| CoreError::io(path, error))?);
     }
     for file in staged {
@@ -44,6 +44,10 @@ pub(crate) fn write_together(files: &[(PathBuf, Vec<u8>)]) -> Result<(), CoreErr
             .map_err(|error| CoreError::io(file.path, error))?;
     }
     Ok(())
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    File::create(path)?.write_all(bytes)
 }
 
 /// A file that is whole and flushed, but not in its place; gone when dropped.

@@ -11,10 +11,10 @@ use burn::{
             ops::{Backward, Ops, OpsKind},
         },
     },
-    tensor::{GradientCheckpointingStrategy, Tensor},
+    tensor::Tensor,
 };
 
-use crate::route::GraphTensor;
+use crate::route::{GraphTensor, takes_own_backward};
 
 /// An operation on `N` tensors, with what is not trained as `S`.
 ///
@@ -38,8 +38,7 @@ impl<const D: usize, const N: usize, S: Clone + Debug + Send + 'static> ByHand<D
             return (self.forward)(&inputs, &given);
         };
         let device = tracked.device();
-        let balanced = Some(GradientCheckpointingStrategy::Balanced);
-        if device.gradient_checkpointing_strategy() == balanced {
+        if !takes_own_backward(&device) {
             return (self.forward)(&inputs, &given);
         }
         let inputs = inputs.map(|x| match x.is_autodiff() {

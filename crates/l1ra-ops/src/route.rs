@@ -45,9 +45,13 @@ pub fn has_kernels(device: &Device) -> bool {
 /// activations in Burn's own way of recomputing them.
 pub(crate) fn is_ready<const D: usize>(tensor: &Tensor<D>) -> bool {
     let device = tensor.device();
-    tensor.dtype() == DType::F32
-        && has_kernels(&device)
-        && device.gradient_checkpointing_strategy() != Some(GradientCheckpointingStrategy::Balanced)
+    tensor.dtype() == DType::F32 && has_kernels(&device) && takes_own_backward(&device)
+}
+
+/// Whether a graph on `device` takes an operation of ours: not where it keeps activations in Burn's own way of
+/// recomputing them.
+pub(crate) fn takes_own_backward(device: &Device) -> bool {
+    device.gradient_checkpointing_strategy() != Some(GradientCheckpointingStrategy::Balanced)
 }
 
 /// A tensor that is not trained, out of any graph; `None` where it is trained.
