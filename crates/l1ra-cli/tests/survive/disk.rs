@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 use insta::assert_snapshot;
 
 use crate::{
-    RESUME, STEPS, TRAIN, assert_whole, checkpoints, finish, place, said, start, steps_done,
+    PAUSE, RESUME, STEPS, TRAIN, assert_whole, checkpoints, finish, place, said, start, steps_done,
     support::Place, wait_until,
 };
 
@@ -35,7 +35,7 @@ fn limited(place: &Place, blocks: u64, args: &[&str]) -> (Option<i32>, String) {
 fn a_disk_that_fills_up_costs_no_checkpoint() {
     // A first part of the run with room enough.
     let place = place(STEPS);
-    let mut child = start(&place, &TRAIN, &[]);
+    let mut child = start(&place, &TRAIN, &PAUSE);
     wait_until(&mut child, || steps_done(&place) >= 3);
     crate::send(&child, "INT");
     finish(&mut child);
@@ -78,7 +78,7 @@ fn a_disk_that_fills_up_costs_no_checkpoint() {
 #[test]
 fn a_folder_that_vanishes_is_said() {
     let place = place(STEPS);
-    let mut child = start(&place, &TRAIN, &[]);
+    let mut child = start(&place, &TRAIN, &PAUSE);
     wait_until(&mut child, || steps_done(&place) >= 2);
     fs::rename(place.path("out"), place.path("moved")).unwrap();
     assert_eq!(finish(&mut child), Some(1), "{}", said(&place));

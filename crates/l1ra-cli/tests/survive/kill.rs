@@ -6,12 +6,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    RESUME, STEPS, TRAIN, assert_whole, checkpoints, finish, place, start, steps_done, wait_until,
+    PAUSE_NAME, RESUME, STEPS, TRAIN, assert_whole, checkpoints, finish, place, start, steps_done,
+    wait_until,
 };
 
 const KILLS: usize = 50;
-/// Between write and rename of every whole file.
-const PAUSE: &str = "L1RA_TEST_PAUSE_BEFORE_RENAME_MS";
 
 /// Kills, resumes, kills again, until the run is through; from a new run on each time that is, until
 /// there were enough kills. Every run that is through has the undisturbed run's adapter.
@@ -38,7 +37,7 @@ fn killed_at_any_moment_a_run_goes_on_to_the_same_bytes() {
             // A third of the kills while a file is whole and has not got its name.
             let saving = draw.random_bool(0.34);
             let pause = if saving { "40" } else { "0" };
-            let mut child = start(&place, args, &[(PAUSE, pause)]);
+            let mut child = start(&place, args, &[(PAUSE_NAME, pause)]);
             let half_written = || {
                 let names = checkpoints(&place);
                 names.iter().any(|name| name.ends_with(".tmp"))
@@ -97,7 +96,7 @@ fn wait(child: &mut std::process::Child, mut there: impl FnMut() -> bool) -> boo
 #[test]
 fn killed_while_the_adapter_is_written_a_run_goes_on() {
     let place = place(STEPS);
-    let mut child = start(&place, &TRAIN, &[(PAUSE, "60")]);
+    let mut child = start(&place, &TRAIN, &[(PAUSE_NAME, "60")]);
     let name = place.path("out/adapter/l1ra_adapter.safetensors.tmp");
     wait_until(&mut child, || name.exists());
     child.kill().unwrap();

@@ -123,6 +123,12 @@ fn start(place: &Place, args: &[&str], environment: &[(&str, &str)]) -> Child {
     command.spawn().unwrap()
 }
 
+/// Time in milliseconds between write and rename of a file that is whole or not there.
+const PAUSE_NAME: &str = "L1RA_TEST_PAUSE_BEFORE_RENAME_MS";
+
+/// For a run that something is done to half-way: slow enough for this process to see that moment.
+const PAUSE: [(&str, &str); 1] = [(PAUSE_NAME, "100")];
+
 /// Waits until `there` holds; the program must not end before.
 #[track_caller]
 fn wait_until(child: &mut Child, mut there: impl FnMut() -> bool) {

@@ -3,8 +3,8 @@
 use insta::assert_snapshot;
 
 use crate::{
-    RESUME, STEPS, TRAIN, assert_whole, checkpoints, finish, place, said, send, start, steps_done,
-    wait_until,
+    PAUSE, PAUSE_NAME, RESUME, STEPS, TRAIN, assert_whole, checkpoints, finish, place, said, send,
+    start, steps_done, wait_until,
 };
 
 #[test]
@@ -12,7 +12,7 @@ fn the_first_signal_saves_and_says_how_to_go_on() {
     let mut ends = Vec::new();
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let place = place(STEPS);
-        let mut child = start(&place, &["train", "recipe.toml", "--plain"], &[]);
+        let mut child = start(&place, &["train", "recipe.toml", "--plain"], &PAUSE);
         wait_until(&mut child, || steps_done(&place) >= 3);
         send(&child, signal);
         assert_eq!(finish(&mut child), Some(code), "{}", said(&place));
@@ -41,7 +41,7 @@ fn the_first_signal_saves_and_says_how_to_go_on() {
 fn the_second_signal_stops_at_once() {
     let place = place(STEPS);
     // A slow save: the first signal is not through when the second one comes.
-    let pause = [("L1RA_TEST_PAUSE_BEFORE_RENAME_MS", "400")];
+    let pause = [(PAUSE_NAME, "1500")];
     let mut child = start(&place, &TRAIN, &pause);
     wait_until(&mut child, || {
         steps_done(&place) >= 2
@@ -67,7 +67,7 @@ fn the_second_signal_stops_at_once() {
 fn before_the_first_step_there_is_nothing_to_save() {
     let place = place(STEPS);
     place.change_recipe("eval_rows = 2", "eval_rows = 3");
-    let mut child = start(&place, &["train", "recipe.toml", "--plain"], &[]);
+    let mut child = start(&place, &["train", "recipe.toml", "--plain"], &PAUSE);
     wait_until(&mut child, || place.path("out/ranks.jsonl").exists());
     send(&child, "INT");
     let code = finish(&mut child);

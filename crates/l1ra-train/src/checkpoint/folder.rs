@@ -8,6 +8,7 @@ use std::{
 use crate::{
     checkpoint::{Checkpoint, CheckpointOptions},
     error::TrainError,
+    lock::RunLock,
 };
 
 /// Name of the folder within a run's.
@@ -182,9 +183,10 @@ impl Found {
     /// What `path` means: the file itself, or the newest whole checkpoint of the run in that folder.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none; when a run holds the folder, whose checkpoints come and go meanwhile.
     pub fn at(path: &Path) -> Result<Self, TrainError> {
         if !path.is_file() {
+            RunLock::check(path)?;
             return CheckpointFolder::of_run(path).newest();
         }
         let checkpoint = Checkpoint::read(path)?;
@@ -204,6 +206,7 @@ impl Found {
         } else {
             run
         };
+        RunLock::check(run)?;
         Ok(Self {
             run: run.into(),
             file: path.into(),
