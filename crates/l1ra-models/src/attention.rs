@@ -5,7 +5,7 @@ use burn::{
     nn::RmsNorm,
     tensor::{Device, FloatDType, Tensor},
 };
-use l1ra_core::{AdaptedLinear, Output, forward_together};
+use l1ra_core::{AdaptedLinear, Output, Prologue, forward_together};
 use l1ra_ops::{
     attention::{SCORES, attention, attention_cached, attention_in_parts},
     has_kernels,
@@ -57,28 +57,24 @@ impl Attention {
         positions: &Positions,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<3> {
-        let y = if has_kernels(&x.device()) {
-            self.in_one(x, norm, positions, cache)
-        } else {
-            let x = normed(norm).apply(x);
-            let q = self.q_proj.forward(x.clone());
-            let k = self.k_proj.forward(x.clone());
-            let v = self.v_proj.forward(x);
-            self.composed([q, k, v], positions, cache)
-        };
-        self.o_proj.forward(y)
+        let qkv = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let output = Output::values(positions.activations());
+        let qkv = forward_together(qkv, x, &normed(norm), output);
+        let y = self.attend(qkv, positions, cache);
+        let output = Output::values(FloatDType::F32);
+        forward_together([&self.o_proj], y, &Prologue::Nothing, output)
     }
 
-    /// By the operations of `l1ra-ops`: projections side by side, and attention on them.
-    fn in_one(
+    /// Attention `[batch, length, heads · head_dim]` on projections side by side.
+    fn attend(
         &self,
-        x: Tensor<3>,
-        norm: &RmsNorm,
+        qkv: Tensor<3>,
         positions: &Positions,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<3> {
-        let qkv = [&self.q_proj, &self.k_proj, &self.v_proj];
-        let qkv = forward_together(qkv, x, &normed(norm), Output::Values);
+        if !has_kernels(&qkv.device()) {
+            return self.composed(self.apart(qkv), positions, cache);
+        }
         let (shape, rotary) = (positions.shape(), positions.rotary());
         match cache {
             None => attention(qkv, shape, rotary)
@@ -108,7 +104,7 @@ impl Attention {
     }
 
     /// By Burn's own operations: `[batch, length, heads · head_dim]`. Keys and values are never repeated;
-    /// products are taken in the type of the base, softmax in f32.
+    /// products are taken in the type of the base, rotation and softmax in f32.
     fn composed(
         &self,
         [q, k, v]: [Tensor<3>; 3],
@@ -121,14 +117,17 @@ impl Attention {
         let split = |y: Tensor<3>, heads: usize| {
             y.reshape([batch, length, heads, d]).swap_dims(1, 2) // [batch, heads, length, d]
         };
-        let q = rope.rotate(split(q, heads));
-        let k = rope.rotate(split(k, kv_heads));
+        let given = FloatDType::from(q.dtype());
+        let rotated = |y, heads| rope.rotate(split(y, heads).cast(FloatDType::F32));
+        let q = rotated(q, heads)
+            .mul_scalar(1.0 / (d as f64).sqrt())
+            .cast(given);
+        let k = rotated(k, kv_heads).cast(given);
         let v = split(v, kv_heads);
         let (k, v) = match cache {
             Some((cache, layer)) => cache.extend(layer, k, v),
             None => (k, v),
         };
-        let q = q.mul_scalar(1.0 / (d as f64).sqrt());
         let dtype = self.product_type(&q.device());
         let y = attention_in_parts([q, k, v], mask.as_ref(), dtype, SCORES);
         y.swap_dims(1, 2).reshape([batch, length, heads * d])

@@ -1,6 +1,10 @@
 //! One decoder block: attention and MLP, each behind a norm and beside the residual stream.
 
-use burn::{module::Module, nn::RmsNorm, tensor::Tensor};
+use burn::{
+    module::Module,
+    nn::RmsNorm,
+    tensor::{FloatDType, Tensor},
+};
 use l1ra_core::{Output, Prologue};
 use l1ra_ops::norm::rms_norm;
 
@@ -27,13 +31,13 @@ impl Block {
         positions: &Positions,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<3> {
-        self.run(x, positions, cache, Output::Values)
+        self.run(x, positions, cache, Output::values(FloatDType::F32))
     }
 
     /// The graph of [`forward`](Self::forward) for its backward alone: the values of the output may
     /// be anything, and its last product is left out where the device has kernels.
     pub fn forward_again(&self, x: Tensor<3>, positions: &Positions) -> Tensor<3> {
-        self.run(x, positions, None, Output::Unread)
+        self.run(x, positions, None, Output::unread(FloatDType::F32))
     }
 
     fn run(
@@ -48,7 +52,7 @@ impl Block {
             .forward(x.clone(), &self.input_layernorm, positions, cache);
         let x = x + attended;
         let norm = &self.post_attention_layernorm;
-        x.clone() + self.mlp.forward(x, norm, output)
+        x.clone() + self.mlp.forward(x, norm, positions.activations(), output)
     }
 
     /// Whether an adapter drops parts of its input in training.

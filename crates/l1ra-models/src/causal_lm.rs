@@ -41,7 +41,8 @@ pub struct Decoder {
 
 /// A Llama- or Mistral-family language model. Everything but adapters is frozen.
 ///
-/// Activations are f32 whatever the weights are stored in.
+/// Activations are f32 whatever the weights are stored in, unless
+/// [`set_activations`](Self::set_activations) says otherwise.
 #[derive(Module, Debug)]
 pub struct CausalLm {
     /// Embedding, blocks, norm.
@@ -52,6 +53,8 @@ pub struct CausalLm {
     config: ModelConfig,
     #[module(skip)]
     inverse_frequencies: Vec<f32>,
+    #[module(skip)]
+    activations: FloatDType,
 }
 
 impl CausalLm {
@@ -63,7 +66,20 @@ impl CausalLm {
             lm_head,
             config,
             inverse_frequencies,
+            activations: FloatDType::F32,
         }
+    }
+
+    /// The type of activations within blocks: queries, keys, values, the output of attention, gate and up,
+    /// and their gradients.
+    pub fn activations(&self) -> FloatDType {
+        self.activations
+    }
+
+    /// Keeps activations within blocks in another type, with half the memory where it has two bytes. The
+    /// residual stream, norms, softmax, adapters, every sum and the loss stay f32.
+    pub fn set_activations(&mut self, dtype: FloatDType) {
+        self.activations = dtype;
     }
 
     /// What the model was built from.
@@ -104,7 +120,8 @@ impl CausalLm {
     pub fn positions(&self, ids: &Tensor<2, Int>, segments: Option<&Segments>) -> Positions {
         let inverse = &self.inverse_frequencies;
         match segments {
-            Some(segments) => Positions::packed(&self.config, inverse, segments, &ids.device()),
+            Some(segments) => Positions::packed(&self.config, inverse, segments, &ids.device())
+                .with_activations(self.activations),
             None => self.positions_after(0, ids),
         }
     }
@@ -112,6 +129,7 @@ impl CausalLm {
     fn positions_after(&self, start: usize, ids: &Tensor<2, Int>) -> Positions {
         let inverse = &self.inverse_frequencies;
         Positions::new(&self.config, inverse, start, ids.dims(), &ids.device())
+            .with_activations(self.activations)
     }
 
     /// The residual stream before the first block: `[batch, length, hidden]`, f32.
@@ -155,7 +173,12 @@ impl CausalLm {
             Some(head) => head.forward(hidden),
             None => {
                 let head = [self.tied_head()];
-                linears(hidden, &Prologue::Nothing, &head, Output::Values)
+                linears(
+                    hidden,
+                    &Prologue::Nothing,
+                    &head,
+                    Output::values(FloatDType::F32),
+                )
             }
         }
     }

@@ -1,6 +1,10 @@
 //! The gated MLP: `down(silu(gate(x)) ∘ up(x))` (SwiGLU, arXiv 2002.05202).
 
-use burn::{module::Module, nn::RmsNorm, tensor::Tensor};
+use burn::{
+    module::Module,
+    nn::RmsNorm,
+    tensor::{FloatDType, Tensor},
+};
 use l1ra_core::{AdaptedLinear, Output, Prologue, forward_together};
 
 use crate::block::normed;
@@ -17,10 +21,16 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// Output for the normed `x [batch, length, hidden]`, the same shape.
-    pub fn forward(&self, x: Tensor<3>, norm: &RmsNorm, output: Output) -> Tensor<3> {
+    /// Output for the normed `x [batch, length, hidden]`, the same shape; gate and up are kept in `activations`.
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        norm: &RmsNorm,
+        activations: FloatDType,
+        output: Output,
+    ) -> Tensor<3> {
         let gate_up = [&self.gate_proj, &self.up_proj];
-        let gate_up = forward_together(gate_up, x, &normed(norm), Output::Values); // [.., 2·intermediate]
+        let gate_up = forward_together(gate_up, x, &normed(norm), Output::values(activations)); // [.., 2·intermediate]
         forward_together([&self.down_proj], gate_up, &Prologue::Swiglu, output)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use l1ra_ops::{AttentionShape, Rotary};
 
 use crate::{config::ModelConfig, rope::RopeTables, segments::Segments};
@@ -14,6 +14,7 @@ pub struct Positions {
     rotary: Arc<Rotary>,
     seen: Seen,
     device: Device,
+    activations: FloatDType,
     tables: OnceLock<Tables>,
 }
 
@@ -51,6 +52,7 @@ impl Positions {
             rotary: Arc::new(Rotary::new(inverse, start, length)),
             seen: Seen::After { start, length },
             device: device.clone(),
+            activations: FloatDType::F32,
             tables: OnceLock::new(),
         }
     }
@@ -67,8 +69,22 @@ impl Positions {
             rotary: Arc::new(Rotary::new(inverse, 0, segments.longest())),
             seen: Seen::Packed(segments.clone()),
             device: device.clone(),
+            activations: FloatDType::F32,
             tables: OnceLock::new(),
         }
+    }
+
+    /// The same, for a forward whose activations have this type within blocks; f32 where nothing is said.
+    pub fn with_activations(self, activations: FloatDType) -> Self {
+        Self {
+            activations,
+            ..self
+        }
+    }
+
+    /// The type of what layers of a block hand on to each other. The residual stream is f32.
+    pub(crate) fn activations(&self) -> FloatDType {
+        self.activations
     }
 
     pub(crate) fn shape(&self) -> &Arc<AttentionShape> {

@@ -24,12 +24,13 @@ use crate::route::{GraphTensor, takes_own_backward};
 pub(crate) struct ByHand<const D: usize, const N: usize, S> {
     /// The output for the inputs.
     pub(crate) forward: fn(&[Tensor<D>; N], &S) -> Tensor<D>,
-    /// Gradients of the inputs for that of the output. It has the inputs out of any graph.
+    /// Gradients of the inputs for that of the output, each in its input's type; of the wanted ones at least.
+    /// It has the inputs out of any graph.
     pub(crate) backward: Slope<D, N, S>,
 }
 
 type Slope<const D: usize, const N: usize, S> =
-    fn(Tensor<D>, &[Tensor<D>; N], &S) -> [Tensor<D>; N];
+    fn(Tensor<D>, &[Tensor<D>; N], &S, [bool; N]) -> [Option<Tensor<D>>; N];
 
 impl<const D: usize, const N: usize, S: Clone + Debug + Send + 'static> ByHand<D, N, S> {
     /// Does it.
@@ -102,9 +103,10 @@ where
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = Tensor::from_primitive::<B>(grads.consume::<B>(&ops.node));
         let (inputs, given) = &ops.state;
-        let found = (self.0)(dy, inputs, given);
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let found = (self.0)(dy, inputs, given, wanted);
         for (node, gradient) in ops.parents.into_iter().zip(found) {
-            if let Some(node) = node {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
                 let gradient = gradient.try_into_primitive::<B>().expect(SAME_BACKEND);
                 grads.register::<B>(node.id, gradient);
             }

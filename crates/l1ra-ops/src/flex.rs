@@ -204,9 +204,9 @@ impl LinearKernels for Flex {
         let prepared = prepare(x, before);
         let ([n, d_in], x_values) = (prepared.shape, &prepared.values);
         let total: usize = parts.iter().map(|part| width(&part.weight, 1)).sum();
-        let mut y = match output {
-            Output::Values => room(n * total),
-            Output::Unread => vec![0.0; n * total],
+        let mut y = match output.read {
+            true => room(n * total),
+            false => vec![0.0; n * total],
         };
         let mut low = Vec::new();
         let mut at = 0;
@@ -217,7 +217,7 @@ impl LinearKernels for Flex {
             let out = &mut y[at.min(n * total)..];
             match &part.adapter {
                 None => {
-                    if output == Output::Values {
+                    if output.read {
                         sum_of_products(out, total, [n, d_out], &[base], gemm::Before::Drop);
                     }
                     low.push(None);
@@ -232,7 +232,7 @@ impl LinearKernels for Flex {
                         &[Term::new(left, right(a), d_in)],
                         gemm::Before::Drop,
                     );
-                    if output == Output::Values {
+                    if output.read {
                         let scaled = gated(&h, &values(g));
                         let side = Term::new(Left::rows(&scaled, r), right(b), r);
                         let terms = [base, side];

@@ -10,8 +10,9 @@
 //! x may be what a [`Prologue`] makes of the tensor that goes in: the norm before the layers, or the
 //! MLP's gate. It is then made again in the backward, which costs a pass over it and saves keeping it.
 //!
-//! Between forward and backward the input is kept once for all layers, and every `h [n, r]`. Nothing of the
-//! size of a weight is made or kept; weights are read as they are stored (f32, bf16, f16).
+//! Between forward and backward the input is kept once for all layers, and with kernels every `h [n, r]`.
+//! Nothing of the size of a weight is made or kept; weights are read as they are stored (f32, bf16, f16).
+//! Prologues, adapters and sums are f32; the output has the type that is asked for.
 
 use burn::{
     backend::{
@@ -25,6 +26,10 @@ use burn::{
     },
     tensor::{DType, FloatDType, Tensor},
 };
+
+mod steps;
+
+pub use steps::{composed, in_steps};
 
 use crate::route::GraphTensor;
 
@@ -44,15 +49,26 @@ pub enum Before<B: Backend> {
     Swiglu,
 }
 
-/// Whether anybody will read the values of the output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Output {
-    /// They are computed.
-    #[default]
-    Values,
-    /// Only the gradient that comes back through it matters, as when a block is run again for its
-    /// backward: the values may be anything.
-    Unread,
+/// What is asked of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Its type.
+    pub dtype: FloatDType,
+    /// Whether anybody will read its values. Where not, only the gradient that comes back through it matters,
+    /// as when a block is run again for its backward: the values may be anything.
+    pub read: bool,
+}
+
+impl Output {
+    /// Values of `dtype`.
+    pub fn values(dtype: FloatDType) -> Self {
+        Self { dtype, read: true }
+    }
+
+    /// Values that nobody reads.
+    pub fn unread(dtype: FloatDType) -> Self {
+        Self { dtype, read: false }
+    }
 }
 
 /// One of the layers.
@@ -246,7 +262,7 @@ pub enum Prologue {
 }
 
 impl Prologue {
-    /// As an operation of its own.
+    /// As an operation of its own, in the type of `x`.
     pub fn apply<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Nothing => x,
@@ -256,12 +272,11 @@ impl Prologue {
     }
 }
 
-/// The outputs of up to three layers side by side, `[.., Σ d_out]`, for what `prologue` makes of `x`,
-/// `[.., d_in]`.
+/// The outputs of layers side by side, `[.., Σ d_out]`, for what `prologue` makes of `x`, `[.., d_in]`.
 ///
-/// Uses [`LinearKernels`] where the tensors' backend has them, the weights are frozen and stored in
-/// f32, bf16 or f16 and everything else is f32; [`composed`] elsewhere. Values and gradients are the
-/// same, except that the composition multiplies in the weight's type.
+/// Uses [`LinearKernels`] where the tensors' backend has them, there are up to three layers, the weights are
+/// frozen and stored in f32, bf16 or f16, and everything else is f32; [`in_steps`] elsewhere. Values and
+/// gradients are the same, except that the latter multiplies in the weight's type.
 ///
 /// # Panics
 /// If shapes do not fit, as Burn's own operations do.
@@ -272,7 +287,10 @@ pub fn linears<const D: usize>(
     output: Output,
 ) -> Tensor<D> {
     #[cfg(feature = "flex")]
-    if crate::route::is_ready(&x) && (1..=3).contains(&layers.len()) {
+    if output.dtype == FloatDType::F32
+        && crate::route::is_ready(&x)
+        && (1..=3).contains(&layers.len())
+    {
         let weights: Option<Vec<Tensor<2>>> =
             layers.iter().map(|layer| frozen(layer, &x)).collect();
         if let (Some(weights), Some(before)) = (weights, before(prologue)) {
@@ -280,8 +298,7 @@ pub fn linears<const D: usize>(
             return on_flex(x, before, layers, weights, output);
         }
     }
-    let _ = output;
-    composed(prologue.apply(x), layers)
+    in_steps(x, prologue, layers, output.dtype)
 }
 
 /// A prologue that kernels can take.
@@ -382,38 +399,12 @@ fn on_flex<const D: usize>(
     run(x, plain, graph)
 }
 
-/// The same by Burn's own operations, with Burn's own backward: the reference.
-pub fn composed<const D: usize>(x: Tensor<D>, layers: &[Linear]) -> Tensor<D> {
-    let mut shape = x.dims();
-    let x = x.reshape([-1, shape[D - 1] as isize]); // [n, d_in]
-    let each = |layer: &Linear| {
-        let stored = FloatDType::from(layer.weight.dtype());
-        let y = product(x.clone(), layer.weight.clone(), stored);
-        match layer.adapter.clone() {
-            Some((a, g, b)) => y + low_rank(x.clone(), a, g, b),
-            None => y,
-        }
-    };
-    let mut outputs: Vec<Tensor<2>> = layers.iter().map(each).collect();
-    let y = if outputs.len() == 1 {
-        outputs.remove(0)
-    } else {
-        Tensor::cat(outputs, 1)
-    };
-    shape[D - 1] = y.dims()[1];
-    y.reshape(shape)
+/// `((x·A) ∘ g)·B` for `x [n, d_in]` and `g [1, r]`, by Burn's own operations.
+pub fn low_rank(x: Tensor<2>, a: Tensor<2>, g: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    (x.matmul(a) * g).matmul(b)
 }
 
-/// `((x·A) ∘ g)·B` for `x [n, d_in]`, by Burn's own operations.
-pub fn low_rank(x: Tensor<2>, a: Tensor<2>, g: Tensor<1>, b: Tensor<2>) -> Tensor<2> {
-    (x.matmul(a) * g.unsqueeze_dim::<2>(0)).matmul(b)
-}
-
-/// `a·b` taken in `dtype`, by Burn's own operations; the result in `a`'s type.
+/// `a·b` taken in `dtype`, by Burn's own operations; the result in f32.
 pub fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>, dtype: FloatDType) -> Tensor<D> {
-    let given = FloatDType::from(a.dtype());
-    if DType::from(dtype) == a.dtype() && a.dtype() == b.dtype() {
-        return a.matmul(b);
-    }
-    a.cast(dtype).matmul(b.cast(dtype)).cast(given)
+    a.cast(dtype).matmul(b.cast(dtype)).cast(FloatDType::F32)
 }

@@ -89,3 +89,22 @@ pub fn composed<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f64) 
     let mean = x.clone().square().mean_dim(D - 1);
     x / mean.add_scalar(epsilon).sqrt() * weight.clone().unsqueeze::<D>()
 }
+
+/// Gradient of `x` for `dy`, by Burn's own operations:
+///
+/// ```text
+/// dx = i · (w∘dy) − x · i³ · mean(w ∘ dy ∘ x)      i = 1 / √(mean(x²) + ε)
+/// ```
+pub(crate) fn backward<const D: usize>(
+    dy: Tensor<D>,
+    x: Tensor<D>,
+    weight: &Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let mean = x.clone().square().mean_dim(D - 1);
+    let inverse = mean.add_scalar(epsilon).sqrt().recip();
+    let dy = dy * weight.clone().unsqueeze::<D>();
+    let pulled = (dy.clone() * x.clone()).mean_dim(D - 1);
+    let slope = pulled * inverse.clone().square() * inverse.clone();
+    dy * inverse - x * slope
+}

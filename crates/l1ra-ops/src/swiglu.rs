@@ -11,7 +11,7 @@ use burn::{
         tensor::FloatTensor,
     },
     tensor::{
-        Tensor,
+        FloatDType, Tensor,
         activation::{sigmoid, silu},
     },
 };
@@ -77,24 +77,32 @@ pub fn swiglu<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
 pub fn in_steps<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
     let swiglu = ByHand {
         forward: |[gate_up], ()| composed(gate_up.clone()),
-        backward: |dy, [gate_up], ()| [backward(dy, gate_up)],
+        backward: |dy, [gate_up], (), _| [Some(backward(dy, gate_up))],
     };
     swiglu.run([gate_up], ())
 }
 
-fn backward<const D: usize>(dy: Tensor<D>, gate_up: &Tensor<D>) -> Tensor<D> {
-    let d = dy.dims()[D - 1];
-    let gate = gate_up.clone().narrow(D - 1, 0, d);
-    let up = gate_up.clone().narrow(D - 1, d, d);
+/// Gradient of `gate_up`, in its type, for `dy`; computed in f32.
+pub(crate) fn backward<const D: usize>(dy: Tensor<D>, gate_up: &Tensor<D>) -> Tensor<D> {
+    let given = FloatDType::from(gate_up.dtype());
+    let [gate, up] = halves(gate_up.clone().cast(FloatDType::F32));
+    let dy = dy.cast(FloatDType::F32);
     let s = sigmoid(gate.clone());
     let slope = s.clone() * (gate.clone() * (s.clone().neg() + 1.0) + 1.0);
     let d_up = dy.clone() * gate * s;
-    Tensor::cat(vec![dy * up * slope, d_up], D - 1)
+    Tensor::cat(vec![dy * up * slope, d_up], D - 1).cast(given)
 }
 
-/// The same by Burn's own operations, with Burn's own backward: the reference.
-pub fn composed<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
+/// Gate and up.
+fn halves<const D: usize>(gate_up: Tensor<D>) -> [Tensor<D>; 2] {
     let d = gate_up.dims()[D - 1] / 2;
-    let gate = gate_up.clone().narrow(D - 1, 0, d);
-    silu(gate) * gate_up.narrow(D - 1, d, d)
+    [0, d].map(|start| gate_up.clone().narrow(D - 1, start, d))
+}
+
+/// The same by Burn's own operations, with Burn's own backward: the reference. Computed in f32, given back in
+/// the input's type.
+pub fn composed<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
+    let given = FloatDType::from(gate_up.dtype());
+    let [gate, up] = halves(gate_up.cast(FloatDType::F32));
+    (silu(gate) * up).cast(given)
 }

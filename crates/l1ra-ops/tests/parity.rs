@@ -56,6 +56,15 @@ fn bound(stored: FloatDType) -> f32 {
     }
 }
 
+/// What products in a type may change.
+fn rounding(dtype: FloatDType) -> f32 {
+    match dtype {
+        FloatDType::BF16 => 2e-2,
+        FloatDType::F16 => 2e-3,
+        _ => 1e-4,
+    }
+}
+
 fn within(bound: f32, name: &str, seen: &[f32], exact: &[f32]) {
     assert_eq!(seen.len(), exact.len(), "{name}");
     let scale = exact.iter().fold(1e-6_f32, |m, v| m.max(v.abs()));
@@ -148,20 +157,25 @@ fn layers_with_adapters(
                 adapter: layer.adapter.clone(),
             })
             .collect();
-        let applied = match &prologue {
-            Prologue::Nothing => x.clone(),
-            Prologue::Norm(weight, epsilon) => norm::composed(x.clone(), weight, *epsilon),
-            Prologue::Swiglu => swiglu::composed(x.clone()),
-        };
-        let exact = linear::composed(applied, &wide);
-        let seen = linears(x.clone(), &prologue, &layers, Output::Values);
+        let exact = linear::composed(x.clone(), &prologue, &wide, FloatDType::F32);
+        let seen = linears(
+            x.clone(),
+            &prologue,
+            &layers,
+            Output::values(FloatDType::F32),
+        );
         within(
             bound(stored),
             "values",
             &numbers(seen.clone()),
             &numbers(exact.clone()),
         );
-        let unread = linears(x.clone(), &prologue, &layers, Output::Unread);
+        let unread = linears(
+            x.clone(),
+            &prologue,
+            &layers,
+            Output::unread(FloatDType::F32),
+        );
         let mut leaves: Vec<&dyn Leaf> = Vec::new();
         if tracked {
             leaves.push(&x);
@@ -170,8 +184,23 @@ fn layers_with_adapters(
             leaves.extend([a as &dyn Leaf, g, b]);
         }
         let exact = gradients(exact, &leaves);
-        same_within(bound(stored), "values", &gradients(seen, &leaves), &exact);
+        same_within(
+            bound(stored),
+            "values",
+            &gradients(seen.clone(), &leaves),
+            &exact,
+        );
         same_within(bound(stored), "unread", &gradients(unread, &leaves), &exact);
+        // On other devices: products in the weight's type.
+        let steps = linear::in_steps(x.clone(), &prologue, &layers, FloatDType::F32);
+        let bound = rounding(stored);
+        within(
+            bound,
+            "steps",
+            &numbers(steps.clone()),
+            &numbers(seen.clone()),
+        );
+        same_within(bound, "steps", &gradients(steps, &leaves), &exact);
         let plain: Vec<Linear> = layers
             .iter()
             .map(|layer| Linear {
@@ -186,8 +215,13 @@ fn layers_with_adapters(
             Prologue::Norm(weight, epsilon) => Prologue::Norm(weight.clone().inner(), *epsilon),
             other => other.clone(),
         };
-        let alone = linears(x.clone().inner(), &plain_prologue, &plain, Output::Values);
-        let inside = linears(x, &prologue, &layers, Output::Values);
+        let alone = linears(
+            x.clone().inner(),
+            &plain_prologue,
+            &plain,
+            Output::values(FloatDType::F32),
+        );
+        let inside = linears(x, &prologue, &layers, Output::values(FloatDType::F32));
         assert_eq!(
             alone.into_data(),
             inside.inner().into_data(),
@@ -205,7 +239,7 @@ fn trained_weights_get_their_gradient() {
         adapter: None,
     };
     let prologue = Prologue::Norm(scale.clone(), 1e-5);
-    let y = linears(x, &prologue, &[layer], Output::Values);
+    let y = linears(x, &prologue, &[layer], Output::values(FloatDType::F32));
     let found = gradients(y, &[&weight, &scale]);
     assert!(
         found
@@ -233,7 +267,7 @@ fn burns_own_checkpointing_goes_the_composed_way() {
         kept.clone(),
         &Prologue::Nothing,
         &[layer(on(weight.clone().inner()))],
-        Output::Values,
+        Output::values(FloatDType::F32),
     );
     let seen = numbers(kept.grad(&y.sum().backward()).unwrap());
     let plain = Tensor::from_inner(x).require_grad();
@@ -241,7 +275,7 @@ fn burns_own_checkpointing_goes_the_composed_way() {
         plain.clone(),
         &Prologue::Nothing,
         &[layer(weight)],
-        Output::Values,
+        Output::values(FloatDType::F32),
     );
     close(
         "checkpointing",
@@ -262,7 +296,7 @@ fn shapes_that_do_not_fit_are_refused() {
         draw.tensor([5, 7]),
         &Prologue::Nothing,
         &[layer],
-        Output::Values,
+        Output::values(FloatDType::F32),
     );
 }
 

@@ -63,7 +63,8 @@ impl AdaptedLinear {
 
     /// `y [.., d_out]` for `x [.., d_in]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        forward_together([self], x, &Prologue::Nothing, Output::Values)
+        let output = Output::values(FloatDType::from(x.dtype()));
+        forward_together([self], x, &Prologue::Nothing, output)
     }
 
     /// The layer without its bias, as an operand of [`linears`]; without its adapter too where that
@@ -80,14 +81,14 @@ impl AdaptedLinear {
     fn finish<const D: usize>(&self, y: Tensor<D>, x: &Tensor<D>, dropped: bool) -> Tensor<D> {
         let mut y = y;
         if let Some(bias) = &self.bias {
-            y = y + bias.val().cast(FloatDType::from(x.dtype())).unsqueeze();
+            y = y.clone() + bias.val().cast(FloatDType::from(y.dtype())).unsqueeze();
         }
         if let Some(adapter) = self.adapter.as_ref().filter(|_| dropped) {
-            let [d_in, d_out] = self.dims();
-            let side = adapter.forward(x.clone().reshape([-1, d_in as isize]));
-            let mut shape = x.dims();
-            shape[D - 1] = d_out;
-            y = y + side.reshape(shape);
+            let [d_in, _] = self.dims();
+            let x = x.clone().cast(FloatDType::F32);
+            let side = adapter.forward(x.reshape([-1, d_in as isize]));
+            let shape = y.dims();
+            y = y.clone() + side.cast(FloatDType::from(y.dtype())).reshape(shape);
         }
         y
     }

@@ -166,7 +166,7 @@ pub fn gated_lora(x: Tensor<2>, a: Tensor<2>, g: Tensor<1>, b: Tensor<2>) -> Ten
 
 /// The same by composition of Burn operations, with Burn's own backward: the reference.
 pub fn composed(x: Tensor<2>, a: Tensor<2>, g: Tensor<1>, b: Tensor<2>) -> Tensor<2> {
-    l1ra_ops::linear::low_rank(x, a, g, b)
+    l1ra_ops::linear::low_rank(x, a, g.unsqueeze_dim(0), b)
 }
 
 /// Whether this build has [`GatedLoraOps`] for `device`.

@@ -31,7 +31,7 @@ pub fn queries_at_once(length: usize, [batch, heads, keys]: [usize; 3], scores: 
 /// `mask [1 or batch, 1, length, total]` is added to the scores: −∞ where a query does not see a key. With a
 /// mask, the last key is the last query's own, and the mask has to hide keys after `total − length + i` from
 /// query `i`: they are left out. Without one, every query sees every key. Products are taken in `dtype`,
-/// softmax in f32. At most `scores` scores exist at once, if that is one query's at least.
+/// softmax in f32; the output has the queries' type. At most `scores` scores exist at once, if that is one query's at least.
 ///
 /// # Panics
 /// If shapes do not fit each other.
@@ -118,13 +118,19 @@ fn forward([q, k, v]: &[Tensor<4>; 3], given: &Given) -> Tensor<4> {
     let attend = |part: &Part| {
         let weights = part.weights(part.rows(q, kv_heads), part.seen(k), heads, given);
         let y = product(weights, part.seen(v), given.dtype);
-        y.reshape([batch, heads, part.queries.len(), d])
+        let y = y.reshape([batch, heads, part.queries.len(), d]);
+        y.cast(FloatDType::from(q.dtype()))
     };
     joined(parts(q, k, given).iter().map(attend).collect())
 }
 
 /// Gradients of q, k and v.
-fn backward(dy: Tensor<4>, [q, k, v]: &[Tensor<4>; 3], given: &Given) -> [Tensor<4>; 3] {
+fn backward(
+    dy: Tensor<4>,
+    [q, k, v]: &[Tensor<4>; 3],
+    given: &Given,
+    _: [bool; 3],
+) -> [Option<Tensor<4>>; 3] {
     let ([batch, heads, _, d], kv_heads) = (q.dims(), k.dims()[1]);
     let mut dq = Vec::new();
     let mut dkv: Option<[Tensor<4>; 2]> = None;
@@ -147,7 +153,10 @@ fn backward(dy: Tensor<4>, [q, k, v]: &[Tensor<4>; 3], given: &Given) -> [Tensor
     }
     dq.reverse();
     let [dk, dv] = dkv.unwrap_or_else(|| [k.zeros_like(), v.zeros_like()]);
-    [joined(dq), dk, dv]
+    let typed = |gradient: Tensor<4>, input: &Tensor<4>| {
+        Some(gradient.cast(FloatDType::from(input.dtype())))
+    };
+    [typed(joined(dq), q), typed(dk, k), typed(dv, v)]
 }
 
 /// `all` with `part` added to as many of its first positions as that has.
