@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use l1ra_core::peft::Layout;
 use l1ra_models::{Sampling, weights::Storage};
 use l1ra_train::{
+    activations::Activations,
     bench::Method,
     data::{DataForm, TrainOn},
     recipe,
@@ -271,6 +272,9 @@ pub(crate) struct BenchArgs {
     /// Make the activations of blocks again in the backward
     #[arg(long)]
     pub(crate) recompute: bool,
+    /// What activations within blocks are kept in: auto, f32, or base (as the frozen matrices are)
+    #[arg(long, value_name = "TYPE", default_value_t = Activations::Auto)]
+    pub(crate) activations: Activations,
 }
 
 /// Parses the command line.

@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::{gemm::tile::Tiles, rope::Rotary, share::Disjoint};
+use crate::{element::Activation, gemm::tile::Tiles, rope::Rotary, share::Disjoint};
 pub use cached::Cache;
 use head::{Buffers, Head};
 
@@ -120,7 +120,13 @@ impl Shape {
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn forward(out: &mut [f32], lse: &mut [f32], qkv: &[f32], shape: &Shape, rotary: &Rotary) {
+pub fn forward<T: Activation>(
+    out: &mut [T],
+    lse: &mut [f32],
+    qkv: &[T],
+    shape: &Shape,
+    rotary: &Rotary,
+) {
     shape.check(rotary);
     let tokens = shape.tokens();
     assert!(qkv.len() >= tokens * shape.input_width(), "input too short");
@@ -140,11 +146,11 @@ pub fn forward(out: &mut [f32], lse: &mut [f32], qkv: &[f32], shape: &Shape, rot
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn backward(
-    d_qkv: &mut [f32],
-    d_out: &[f32],
-    qkv: &[f32],
-    out: &[f32],
+pub fn backward<T: Activation>(
+    d_qkv: &mut [T],
+    d_out: &[T],
+    qkv: &[T],
+    out: &[T],
     lse: &[f32],
     shape: &Shape,
     rotary: &Rotary,
@@ -182,11 +188,11 @@ pub fn backward(
 }
 
 /// Calls `act` with every task, shared among threads. Results are in their order.
-fn each_head<R: Send>(
+fn each_head<T: Activation, R: Send>(
     shape: &Shape,
     rotary: &Rotary,
-    qkv: &[f32],
-    act: impl Fn(&Head<'_>, &mut Buffers) -> R + Sync,
+    qkv: &[T],
+    act: impl Fn(&Head<'_, T>, &mut Buffers) -> R + Sync,
 ) -> Vec<R> {
     let tiles = Tiles::detect();
     shape

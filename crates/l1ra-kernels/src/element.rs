@@ -1,11 +1,49 @@
-//! Stored types of a matrix: f32, bf16, f16.
+//! Stored types of a matrix: f32, bf16, f16; types of activations: f32, bf16.
 
 use half::{bf16, f16};
+
+use crate::gemm::Values;
 
 /// A number as it is stored, widened to f32 when it is used.
 pub trait Element: Copy + Send + Sync + 'static {
     /// The value in f32, exact.
     fn widen(self) -> f32;
+}
+
+/// A number that kernels compute in f32 and then round.
+pub trait Activation: Element + Default {
+    /// The nearest value, ties to even; NaN stays NaN.
+    fn narrow(value: f32) -> Self;
+
+    /// A slice of them as one of its kinds.
+    fn values(slice: &[Self]) -> Values<'_>;
+}
+
+impl Activation for f32 {
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        value
+    }
+
+    fn values(slice: &[Self]) -> Values<'_> {
+        Values::F32(slice)
+    }
+}
+
+impl Activation for bf16 {
+    /// Without a branch, so that a loop over it becomes vector code.
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let quiet = (bits >> 16) | 0x40;
+        let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
+        Self::from_bits((if is_nan { quiet } else { rounded }) as u16)
+    }
+
+    fn values(slice: &[Self]) -> Values<'_> {
+        Values::Bf16(slice)
+    }
 }
 
 impl Element for f32 {
@@ -42,6 +80,18 @@ impl Element for f16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounding_is_that_of_half() {
+        for bits in (0..=u32::MAX).step_by(1013) {
+            let value = f32::from_bits(bits);
+            let (seen, exact) = (<bf16 as Activation>::narrow(value), bf16::from_f32(value));
+            assert!(
+                seen.to_bits() == exact.to_bits() || seen.is_nan() && exact.is_nan(),
+                "{value:e}"
+            );
+        }
+    }
 
     #[test]
     fn every_f16_and_bf16_is_widened_exactly() {

@@ -6,6 +6,7 @@
 //! ```
 
 use crate::{
+    element::Activation,
     math::sum_pairs,
     rows::{each_block, each_block_of},
     vector::vectorized,
@@ -15,7 +16,13 @@ use crate::{
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn forward(y: &mut [f32], inverse: &mut [f32], x: &[f32], w: &[f32], epsilon: f32) {
+pub fn forward<T: Activation>(
+    y: &mut [T],
+    inverse: &mut [f32],
+    x: &[f32],
+    w: &[f32],
+    epsilon: f32,
+) {
     let d = w.len();
     assert!(
         y.len() == x.len() && inverse.len() * d == x.len(),
@@ -28,13 +35,13 @@ pub fn forward(y: &mut [f32], inverse: &mut [f32], x: &[f32], w: &[f32], epsilon
 }
 
 vectorized! {
-    fn forward_rows(y: &mut [f32], inverse: &mut [f32], x: &[f32], w: &[f32], epsilon: f32) {
+    fn forward_rows<T: Activation>(y: &mut [T], inverse: &mut [f32], x: &[f32], w: &[f32], epsilon: f32) {
         let d = w.len();
         for ((y, x), inverse) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse) {
             let mean = sum_pairs(x, x, |a, b| a * b) / d as f32;
             *inverse = 1.0 / (mean + epsilon).sqrt();
             for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                *y = x * *inverse * w;
+                *y = T::narrow(x * *inverse * w);
             }
         }
     }

@@ -2,7 +2,10 @@
 
 use rayon::prelude::*;
 
-use crate::vector::vectorized;
+use crate::{
+    element::{Activation, Element},
+    vector::vectorized,
+};
 
 /// Values that a task takes at least.
 const TASK: usize = 1 << 14;
@@ -13,10 +16,10 @@ pub(crate) fn per_task(width: usize) -> usize {
 }
 
 /// Calls `act` with blocks of rows of `a` and `b` and the index of the first.
-pub(crate) fn each_block(
-    (a, a_width): (&mut [f32], usize),
+pub(crate) fn each_block<T: Send>(
+    (a, a_width): (&mut [T], usize),
     (b, b_width): (&mut [f32], usize),
-    act: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    act: impl Fn(usize, &mut [T], &mut [f32]) + Sync,
 ) {
     let rows = per_task(a_width.max(b_width));
     a.par_chunks_mut((rows * a_width).max(1))
@@ -26,11 +29,29 @@ pub(crate) fn each_block(
 }
 
 /// Calls `act` with blocks of rows of `out` and the index of the first.
-pub(crate) fn each_block_of(out: &mut [f32], width: usize, act: impl Fn(usize, &mut [f32]) + Sync) {
+pub(crate) fn each_block_of<T: Send>(
+    out: &mut [T],
+    width: usize,
+    act: impl Fn(usize, &mut [T]) + Sync,
+) {
     let rows = per_task(width);
     out.par_chunks_mut((rows * width).max(1))
         .enumerate()
         .for_each(|(index, out)| act(index * rows, out));
+}
+
+vectorized! {
+    /// `out = x`, in f32.
+    pub(crate) fn widen<T: Element>(out: &mut [f32], x: &[T]) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = x.widen());
+    }
+}
+
+vectorized! {
+    /// `out = x`, rounded.
+    pub(crate) fn narrow<T: Activation>(out: &mut [T], x: &[f32]) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = T::narrow(*x));
+    }
 }
 
 /// `out[i, j] = x[i, j] · g[j]`.

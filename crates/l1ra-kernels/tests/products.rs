@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::single_range_in_vec_init, missing_docs)]
 
 use half::{bf16, f16};
-use l1ra_kernels::gemm::{Before, Left, Right, Term, Values, bf16_instructions, sum_of_products};
+use l1ra_kernels::gemm::{
+    Before, Left, Right, Term, Values, bf16_instructions, sum_of_products, sum_of_products_in_bf16,
+};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -84,13 +86,19 @@ impl Operand {
         )
     }
 
-    fn at(&self, m: usize, n: usize, [i, j, p]: [usize; 3]) -> f64 {
+    fn at(&self, m: usize, n: usize, place: [usize; 3]) -> f64 {
+        self.product(m, n, place, m > 4)
+    }
+
+    /// A term of the sum, whose left side may be rounded by instructions for bf16.
+    fn product(&self, m: usize, n: usize, [i, j, p]: [usize; 3], rounds: bool) -> f64 {
         let left = if self.left_transposed {
             self.left[p * m + i]
         } else {
             self.left[i * self.k + p]
         };
-        let rounded = matches!(self.stored, Stored::Bf16) && m > 4 && bf16_instructions().is_some();
+        let rounded =
+            rounds && matches!(self.stored, Stored::Bf16) && bf16_instructions().is_some();
         let left = if rounded {
             bf16::from_f32(left).to_f32()
         } else {
@@ -237,4 +245,113 @@ fn not_a_number_is_passed_on() {
 fn short_slices_are_refused() {
     let term = Term::new(Left::rows(&[1.0; 6], 3), Right::rows(&[1.0; 5], 2), 3);
     sum_of_products(&mut [0.0; 4], 2, [2, 2], &[term], Before::Drop);
+}
+
+/// Sizes at and off the edges of tiles, strips, panels and tasks, with terms of every stored type.
+const SHAPES: [[usize; 2]; 8] = [
+    [1, 5],
+    [3, 64],
+    [12, 32],
+    [33, 47],
+    [96, 96],
+    [100, 600],
+    [193, 1100],
+    [200, 31],
+];
+
+fn mixed(rng: &mut ChaCha8Rng, [m, n]: [usize; 2], depth: usize) -> Vec<Operand> {
+    let stored = [Stored::Bf16, Stored::F32, Stored::F16, Stored::Bf16];
+    let turned = [[false, true], [false, false], [false, true], [true, false]];
+    let deep = [depth, 16, 40, 7];
+    let each = stored.into_iter().zip(turned).zip(deep);
+    each.map(|((stored, turned), k)| Operand::new(rng, m, n, k, stored, turned))
+        .collect()
+}
+
+/// A left side in bf16 gives what its values in f32 give, to the bit.
+#[test]
+fn left_sides_in_bf16_are_read_as_they_are() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    for (shape, depth) in SHAPES.into_iter().zip([1, 33, 576, 700, 65, 64, 1300, 2]) {
+        let [m, n] = shape;
+        let mut operands = mixed(&mut rng, shape, depth);
+        let rounded = |left: &f32| bf16::from_f32(*left);
+        let short: Vec<Vec<bf16>> = operands
+            .iter()
+            .map(|operand| operand.left.iter().map(rounded).collect())
+            .collect();
+        for (operand, short) in operands.iter_mut().zip(&short) {
+            operand.left = short.iter().map(|left| left.to_f32()).collect();
+        }
+        let wide: Vec<Term<'_>> = operands.iter().map(|o| o.term(m, n)).collect();
+        let narrow: Vec<Term<'_>> = wide
+            .iter()
+            .zip(&short)
+            .map(|(term, short)| Term {
+                left: Left {
+                    values: Values::Bf16(short),
+                    ..term.left
+                },
+                ..*term
+            })
+            .collect();
+        let run = |terms: &[Term<'_>]| {
+            let mut out = vec![f32::NAN; m * n];
+            sum_of_products(&mut out, n, shape, terms, Before::Drop);
+            out
+        };
+        assert_eq!(run(&narrow), run(&wide), "{m} × {n}");
+        let run = |terms: &[Term<'_>]| {
+            let mut out = vec![bf16::NAN; m * n];
+            sum_of_products_in_bf16(&mut out, n, shape, terms);
+            out
+        };
+        assert_eq!(run(&narrow), run(&wide), "{m} × {n}, in bf16");
+    }
+}
+
+/// Output in bf16 is output in f32, rounded.
+#[test]
+fn output_in_bf16_is_rounded_once() {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    for (shape, depth) in SHAPES.into_iter().zip([1, 33, 576, 300, 65, 20, 90, 2]) {
+        let [m, n] = shape;
+        let operands = mixed(&mut rng, shape, depth);
+        let terms: Vec<Term<'_>> = operands.iter().map(|o| o.term(m, n)).collect();
+        for terms in [&terms[..], &terms[..1], &terms[1..2], &terms[2..]] {
+            let row = n + 3;
+            let mut out = vec![bf16::from_f32(9.0); m * row];
+            sum_of_products_in_bf16(&mut out, row, shape, terms);
+            let of = operands.iter().zip(operands.iter().map(|o| o.term(m, n)));
+            let chosen: Vec<&Operand> = of
+                .filter(|(_, term)| terms.iter().any(|one| one.k == term.k))
+                .map(|(operand, _)| operand)
+                .collect();
+            for (index, seen) in out.iter().enumerate() {
+                let (i, j) = (index / row, index % row);
+                if j >= n {
+                    assert_eq!(seen.to_f32(), 9.0, "outside of the output");
+                    continue;
+                }
+                let values = || {
+                    chosen
+                        .iter()
+                        .flat_map(|o| (0..o.k).map(move |p| o.product(m, n, [i, j, p], true)))
+                };
+                let (exact, size) = (values().sum::<f64>(), values().map(f64::abs).sum::<f64>());
+                let error = (f64::from(seen.to_f32()) - exact).abs();
+                assert!(
+                    error <= exact.abs() / 256.0 + 3e-6 * size,
+                    "({i}, {j}) of {m} × {n}: {seen}, not {exact}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn output_in_bf16_without_terms_is_zero() {
+    let mut out = [bf16::ONE; 6];
+    sum_of_products_in_bf16(&mut out, 3, [2, 2], &[]);
+    assert_eq!(out.map(|v| v.to_f32()), [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
 }

@@ -8,6 +8,7 @@ use burn::{
 use l1ra_core::{AdaptedLinear, AdaptedModule};
 
 use l1ra_ops::{
+    has_kernels,
     linear::{Linear, Output, Prologue, linears},
     loss::{cross_entropy_sum, linear_cross_entropy},
 };
@@ -76,6 +77,13 @@ impl CausalLm {
         self.activations
     }
 
+    /// The type that the matrices of blocks are stored in.
+    pub fn base_type(&self) -> FloatDType {
+        let first = self.model.layers.first();
+        let weight = first.map(|block| block.self_attn.q_proj.weight.val());
+        weight.map_or(FloatDType::F32, |weight| weight.dtype().into())
+    }
+
     /// Keeps activations within blocks in another type, with half the memory where it has two bytes. The
     /// residual stream, norms, softmax, adapters, every sum and the loss stay f32.
     pub fn set_activations(&mut self, dtype: FloatDType) {
@@ -103,7 +111,11 @@ impl CausalLm {
         inspect: impl FnMut(&Tensor<3>),
     ) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let positions = self.positions_after(start, &ids);
+        let mut positions = self.positions_after(start, &ids);
+        // Kernels for a cache take f32, and there is nothing to save where nothing is kept.
+        if cache.is_some() && has_kernels(&ids.device()) {
+            positions = positions.with_activations(FloatDType::F32);
+        }
         self.run(ids, &positions, cache, inspect)
     }
 

@@ -111,7 +111,7 @@ pub fn attention<const D: usize>(
     rotary: &Arc<Rotary>,
 ) -> Result<Tensor<D>, Tensor<D>> {
     #[cfg(feature = "flex")]
-    if route::is_ready(&qkv) {
+    if route::is_ready_in_bf16(&qkv) {
         use burn::backend::Flex;
         return Ok(crate::flex::run(
             qkv,

@@ -7,13 +7,14 @@ use burn::{
         Autodiff, Flex,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{Bytes, DType, Shape, Tensor},
+    tensor::{Bytes, DType, Element, Shape, Tensor},
 };
 use burn_flex::{FlexTensor, Layout};
 use half::{bf16, f16};
 use l1ra_kernels::{
     attention,
-    gemm::{self, Left, Right, Term, Values, sum_of_products},
+    element::Activation,
+    gemm::{self, Left, Right, Term, Values, sum_of_products, sum_of_products_in_bf16},
     loss::linear_cross_entropy,
     norm,
     rope::Rotary,
@@ -63,27 +64,61 @@ pub(crate) fn graph_primitive<const D: usize>(tensor: Tensor<D>) -> GraphTensor<
 }
 
 /// Values in order.
-fn values(tensor: &FlexTensor) -> Cow<'_, [f32]> {
-    match tensor.as_slice::<f32>() {
+fn values<T: Number>(tensor: &FlexTensor) -> Cow<'_, [T]> {
+    match tensor.as_slice::<T>() {
         Some(values) => Cow::Borrowed(values),
         None => {
             let tensor = tensor.to_contiguous();
-            Cow::Owned(tensor.storage::<f32>().to_vec())
+            Cow::Owned(tensor.storage::<T>().to_vec())
         }
     }
 }
 
-fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+/// A number that activations are kept in.
+trait Number: Activation + Element + bytemuck::Pod {
+    const DTYPE: DType;
+
+    /// `out ← Σ A·B`, rows `row` apart.
+    fn products(out: &mut [Self], row: usize, shape: [usize; 2], terms: &[Term<'_>]);
+}
+
+impl Number for f32 {
+    const DTYPE: DType = DType::F32;
+
+    fn products(out: &mut [Self], row: usize, shape: [usize; 2], terms: &[Term<'_>]) {
+        sum_of_products(out, row, shape, terms, gemm::Before::Drop);
+    }
+}
+
+impl Number for bf16 {
+    const DTYPE: DType = DType::BF16;
+
+    fn products(out: &mut [Self], row: usize, shape: [usize; 2], terms: &[Term<'_>]) {
+        sum_of_products_in_bf16(out, row, shape, terms);
+    }
+}
+
+/// Calls a function for the type of activations of a tensor.
+macro_rules! in_type_of {
+    ($dtype:expr, $call:ident ($($argument:expr),* $(,)?)) => {
+        match $dtype {
+            DType::BF16 => $call::<bf16>($($argument),*),
+            _ => $call::<f32>($($argument),*),
+        }
+    };
+}
+
+fn tensor<T: Number>(values: Vec<T>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::new(
         Bytes::from_elems(values),
         Layout::contiguous(shape.into()),
-        DType::F32,
+        T::DTYPE,
     )
 }
 
 /// Room for `n` values that an operation writes before anybody reads them.
 #[allow(unsafe_code, clippy::uninit_vec)]
-fn room(n: usize) -> Vec<f32> {
+fn room<T: Number>(n: usize) -> Vec<T> {
     let mut values = Vec::with_capacity(n);
     // SAFETY: every caller hands the slice to a kernel that writes all of it; zeroing it first costs
     // as much as a tenth of a matrix product.
@@ -136,36 +171,94 @@ fn gated(h: &[f32], g: &[f32]) -> Vec<f32> {
     out
 }
 
+/// Activations in order, of either type.
+#[derive(Debug)]
+enum Numbers<'a> {
+    F32(Cow<'a, [f32]>),
+    Bf16(Cow<'a, [bf16]>),
+}
+
+impl<'a> Numbers<'a> {
+    fn of(tensor: &'a FlexTensor) -> Self {
+        match tensor.dtype() {
+            DType::BF16 => Self::Bf16(values(tensor)),
+            _ => Self::F32(values(tensor)),
+        }
+    }
+
+    fn values(&self) -> Values<'_> {
+        match self {
+            Self::F32(values) => Values::F32(values),
+            Self::Bf16(values) => Values::Bf16(values),
+        }
+    }
+
+    /// Rows that are `row` apart, from column `at` on.
+    fn left(&self, row: usize, at: usize) -> Left<'_> {
+        let Right {
+            values,
+            row,
+            column,
+        } = self.right(row, at);
+        Left {
+            values,
+            row,
+            column,
+        }
+    }
+
+    /// As [`left`](Self::left), for the other side.
+    fn right(&self, row: usize, at: usize) -> Right<'_> {
+        let values = self.values();
+        Right {
+            values: values.skip(at.min(values.len())),
+            row,
+            column: 1,
+        }
+    }
+}
+
 /// What a prologue makes of an input, `[n, d_in]`, and the inverse roots where it is a norm.
 struct Prepared<'a> {
-    values: Cow<'a, [f32]>,
+    numbers: Numbers<'a>,
     inverse: Vec<f32>,
     shape: [usize; 2],
 }
 
-fn prepare<'a>(x: &'a FlexTensor, before: &Before<Flex>) -> Prepared<'a> {
+/// Its result is bf16 where the input is, or where the outputs of the layers will be: `narrow`.
+fn prepare<'a>(x: &'a FlexTensor, before: &Before<Flex>, narrow: bool) -> Prepared<'a> {
     let [n, width] = rows_of(x);
-    let input = values(x);
     match before {
         Before::Nothing => Prepared {
-            values: input,
+            numbers: Numbers::of(x),
             inverse: Vec::new(),
             shape: [n, width],
         },
         Before::Norm { weight, epsilon } => {
-            let (mut normed, mut inverse) = (room(n * width), room(n));
-            norm::forward(&mut normed, &mut inverse, &input, &values(weight), *epsilon);
+            let mut inverse = room(n);
+            let (x, weight) = (values(x), values(weight));
+            let numbers = if narrow {
+                let mut normed = room(n * width);
+                norm::forward(&mut normed, &mut inverse, &x, &weight, *epsilon);
+                Numbers::Bf16(Cow::Owned(normed))
+            } else {
+                let mut normed = room(n * width);
+                norm::forward(&mut normed, &mut inverse, &x, &weight, *epsilon);
+                Numbers::F32(Cow::Owned(normed))
+            };
             Prepared {
-                values: Cow::Owned(normed),
+                numbers,
                 inverse,
                 shape: [n, width],
             }
         }
         Before::Swiglu => {
-            let mut gated = room(n * width / 2);
-            swiglu::forward(&mut gated, &input, width / 2);
+            let numbers = match Numbers::of(x) {
+                Numbers::F32(x) => Numbers::F32(Cow::Owned(gate(&x, width / 2))),
+                Numbers::Bf16(x) => Numbers::Bf16(Cow::Owned(gate(&x, width / 2))),
+            };
             Prepared {
-                values: Cow::Owned(gated),
+                numbers,
                 inverse: Vec::new(),
                 shape: [n, width / 2],
             }
@@ -173,25 +266,55 @@ fn prepare<'a>(x: &'a FlexTensor, before: &Before<Flex>) -> Prepared<'a> {
     }
 }
 
-/// The gradient of an input from that of what its prologue made.
-fn prologue_backward(
-    dy: Vec<f32>,
-    x: &FlexTensor,
-    before: &Before<Flex>,
-    inverse: &[f32],
-) -> Vec<f32> {
-    let mut dx = match before {
-        Before::Nothing => return dy,
-        _ => room(x.layout().num_elements()),
+/// `silu(gate) ∘ up`, rows of `d`.
+fn gate<T: Number>(gate_up: &[T], d: usize) -> Vec<T> {
+    let mut gated = room(gate_up.len() / 2);
+    swiglu::forward(&mut gated, gate_up, d);
+    gated
+}
+
+/// The layers' outputs side by side.
+fn outputs<T: Number>(
+    prepared: &Prepared<'_>,
+    parts: &[Part<Flex>],
+    read: bool,
+    shape: Shape,
+) -> (FlexTensor, Vec<Option<FlexTensor>>) {
+    let [n, d_in] = prepared.shape;
+    let total: usize = parts.iter().map(|part| width(&part.weight, 1)).sum();
+    let mut y: Vec<T> = match read {
+        true => room(n * total),
+        false => vec![T::default(); n * total],
     };
-    match before {
-        Before::Nothing => {}
-        Before::Norm { weight, .. } => {
-            norm::backward(&mut dx, &dy, &values(x), &values(weight), inverse);
+    let left = prepared.numbers.left(d_in, 0);
+    let mut low = Vec::new();
+    let mut at = 0;
+    for part in parts {
+        let d_out = width(&part.weight, 1);
+        let base = Term::new(left, right(&part.weight), d_in);
+        let out = &mut y[at.min(n * total)..];
+        match &part.adapter {
+            None => {
+                if read {
+                    T::products(out, total, [n, d_out], &[base]);
+                }
+                low.push(None);
+            }
+            Some(Adapter { a, g, b }) => {
+                let r = width(b, 0);
+                let mut h = room(n * r);
+                f32::products(&mut h, r, [n, r], &[Term::new(left, right(a), d_in)]);
+                if read {
+                    let scaled = gated(&h, &values(g));
+                    let side = Term::new(Left::rows(&scaled, r), right(b), r);
+                    T::products(out, total, [n, d_out], &[base, side]);
+                }
+                low.push(Some(tensor(h, [n, r])));
+            }
         }
-        Before::Swiglu => swiglu::backward(&mut dx, &dy, &values(x), rows_of(x)[1] / 2),
+        at += d_out;
     }
-    dx
+    (tensor(y, shape), low)
 }
 
 impl LinearKernels for Flex {
@@ -201,49 +324,11 @@ impl LinearKernels for Flex {
         parts: &[Part<Self>],
         output: Output,
     ) -> (FlexTensor, Vec<Option<FlexTensor>>) {
-        let prepared = prepare(x, before);
-        let ([n, d_in], x_values) = (prepared.shape, &prepared.values);
+        let dtype = DType::from(output.dtype);
+        let prepared = prepare(x, before, dtype == DType::BF16);
         let total: usize = parts.iter().map(|part| width(&part.weight, 1)).sum();
-        let mut y = match output.read {
-            true => room(n * total),
-            false => vec![0.0; n * total],
-        };
-        let mut low = Vec::new();
-        let mut at = 0;
-        for part in parts {
-            let d_out = width(&part.weight, 1);
-            let left = Left::rows(x_values, d_in);
-            let base = Term::new(left, right(&part.weight), d_in);
-            let out = &mut y[at.min(n * total)..];
-            match &part.adapter {
-                None => {
-                    if output.read {
-                        sum_of_products(out, total, [n, d_out], &[base], gemm::Before::Drop);
-                    }
-                    low.push(None);
-                }
-                Some(Adapter { a, g, b }) => {
-                    let r = width(b, 0);
-                    let mut h = room(n * r);
-                    sum_of_products(
-                        &mut h,
-                        r,
-                        [n, r],
-                        &[Term::new(left, right(a), d_in)],
-                        gemm::Before::Drop,
-                    );
-                    if output.read {
-                        let scaled = gated(&h, &values(g));
-                        let side = Term::new(Left::rows(&scaled, r), right(b), r);
-                        let terms = [base, side];
-                        sum_of_products(out, total, [n, d_out], &terms, gemm::Before::Drop);
-                    }
-                    low.push(Some(tensor(h, [n, r])));
-                }
-            }
-            at += d_out;
-        }
-        (tensor(y, with_width(x, total)), low)
+        let shape = with_width(x, total);
+        in_type_of!(dtype, outputs(&prepared, parts, output.read, shape))
     }
 
     fn backward(
@@ -254,15 +339,15 @@ impl LinearKernels for Flex {
         low: &[Option<FlexTensor>],
         wanted: Wanted,
     ) -> Gradients<Self> {
-        let prepared = prepare(x, before);
-        let ([n, d_in], x_values) = (prepared.shape, &prepared.values);
+        let prepared = prepare(x, before, dy.dtype() == DType::BF16);
+        let ([n, d_in], x_numbers) = (prepared.shape, &prepared.numbers);
         let [_, total] = rows_of(dy);
-        let dy_values = values(dy);
+        let dy = Numbers::of(dy);
         let mut at = 0;
         let mut sides = Vec::new();
         for (part, h) in parts.iter().zip(low) {
             let d_out = width(&part.weight, 1);
-            let dy = &dy_values[at.min(dy_values.len())..];
+            let (left, right_dy) = (dy.left(total, at), dy.right(total, at));
             at += d_out;
             let (Some(Adapter { a, g, b }), Some(h)) = (&part.adapter, h) else {
                 sides.push(None);
@@ -270,35 +355,25 @@ impl LinearKernels for Flex {
             };
             let r = width(b, 0);
             let (h, g) = (values(h), values(g));
-            let left = Left {
-                values: dy,
-                row: total,
-                column: 1,
-            };
             let mut dh = room(n * r);
-            let term = Term::new(left, right(b).transpose(), d_out);
-            sum_of_products(&mut dh, r, [n, r], &[term], gemm::Before::Drop);
+            f32::products(
+                &mut dh,
+                r,
+                [n, r],
+                &[Term::new(left, right(b).transpose(), d_out)],
+            );
             let dg = rows::column_dots(&h, &dh, r);
             let d_gated = gated(&dh, &g);
             let scaled = gated(&h, &g);
             // dAᵀ, as products with few rows of output read x where it lies.
             let mut turned = room(r * d_in);
-            let term = Term::new(
-                Left::transposed(&d_gated, r),
-                Right::rows(x_values, d_in),
-                n,
-            );
-            sum_of_products(&mut turned, d_in, [r, d_in], &[term], gemm::Before::Drop);
+            let term = Term::new(Left::transposed(&d_gated, r), x_numbers.right(d_in, 0), n);
+            f32::products(&mut turned, d_in, [r, d_in], &[term]);
             let mut da = room(d_in * r);
             rows::transpose(&mut da, &turned, d_in);
             let mut db = room(r * d_out);
-            let right_dy = Right {
-                values: Values::F32(dy),
-                row: total,
-                column: 1,
-            };
             let term = Term::new(Left::transposed(&scaled, r), right_dy, n);
-            sum_of_products(&mut db, d_out, [r, d_out], &[term], gemm::Before::Drop);
+            f32::products(&mut db, d_out, [r, d_out], &[term]);
             let gradients = AdapterGradients {
                 a: tensor(da, [d_in, r]),
                 g: tensor(dg, [r]),
@@ -311,11 +386,7 @@ impl LinearKernels for Flex {
             let mut at = 0;
             for (part, side) in parts.iter().zip(&sides) {
                 let d_out = width(&part.weight, 1);
-                let left = Left {
-                    values: &dy_values[at.min(dy_values.len())..],
-                    row: total,
-                    column: 1,
-                };
+                let left = dy.left(total, at);
                 terms.push(Term::new(left, right(&part.weight).transpose(), d_out));
                 if let Some((_, d_gated, a)) = side {
                     let r = width(a, 1);
@@ -323,10 +394,7 @@ impl LinearKernels for Flex {
                 }
                 at += d_out;
             }
-            let mut dx = room(n * d_in);
-            sum_of_products(&mut dx, d_in, [n, d_in], &terms, gemm::Before::Drop);
-            let dx = prologue_backward(dx, x, before, &prepared.inverse);
-            tensor(dx, x.layout().shape().clone())
+            in_type_of!(x.dtype(), gradient_of(x, before, &prepared, &terms))
         });
         Gradients {
             x: dx,
@@ -338,36 +406,85 @@ impl LinearKernels for Flex {
     }
 }
 
+/// The gradient of an input of type `T`: the sum of `terms`, which is that of what the prologue made of it,
+/// through the prologue.
+fn gradient_of<T: Number>(
+    x: &FlexTensor,
+    before: &Before<Flex>,
+    prepared: &Prepared<'_>,
+    terms: &[Term<'_>],
+) -> FlexTensor {
+    let [n, d_in] = prepared.shape;
+    let shape = x.layout().shape().clone();
+    if let Before::Norm { weight, .. } = before {
+        let mut dy = room(n * d_in);
+        f32::products(&mut dy, d_in, [n, d_in], terms);
+        let mut dx = room(n * d_in);
+        let (x, weight) = (values(x), values(weight));
+        norm::backward(&mut dx, &dy, &x, &weight, &prepared.inverse);
+        return tensor(dx, shape);
+    }
+    let mut dy = room::<T>(n * d_in);
+    T::products(&mut dy, d_in, [n, d_in], terms);
+    if let Before::Nothing = before {
+        return tensor(dy, shape);
+    }
+    let mut dx = room::<T>(2 * n * d_in);
+    swiglu::backward(&mut dx, &dy, &values(x), d_in);
+    tensor(dx, shape)
+}
+
 impl AttentionKernels for Flex {
     fn forward(qkv: &FlexTensor, shape: &attention::Shape, rotary: &Rotary) -> [FlexTensor; 2] {
-        let [n, _] = rows_of(qkv);
-        let mut out = room(n * shape.output_width());
-        let mut lse = room(n * shape.heads);
-        attention::forward(&mut out, &mut lse, &values(qkv), shape, rotary);
-        let out = tensor(out, with_width(qkv, shape.output_width()));
-        [out, tensor(lse, [shape.heads, n])]
+        in_type_of!(qkv.dtype(), attend(qkv, shape, rotary))
     }
 
     fn backward(
         dy: &FlexTensor,
         qkv: &FlexTensor,
-        [out, lse]: [&FlexTensor; 2],
+        forward: [&FlexTensor; 2],
         shape: &attention::Shape,
         rotary: &Rotary,
     ) -> FlexTensor {
-        let [n, width] = rows_of(qkv);
-        let mut d_qkv = room(n * width);
-        attention::backward(
-            &mut d_qkv,
-            &values(dy),
-            &values(qkv),
-            &values(out),
-            &values(lse),
-            shape,
-            rotary,
-        );
-        tensor(d_qkv, qkv.layout().shape().clone())
+        in_type_of!(
+            qkv.dtype(),
+            attend_backward(dy, qkv, forward, shape, rotary)
+        )
     }
+}
+
+fn attend<T: Number>(
+    qkv: &FlexTensor,
+    shape: &attention::Shape,
+    rotary: &Rotary,
+) -> [FlexTensor; 2] {
+    let [n, _] = rows_of(qkv);
+    let mut out = room::<T>(n * shape.output_width());
+    let mut lse = room(n * shape.heads);
+    attention::forward(&mut out, &mut lse, &values(qkv), shape, rotary);
+    let out = tensor(out, with_width(qkv, shape.output_width()));
+    [out, tensor(lse, [shape.heads, n])]
+}
+
+fn attend_backward<T: Number>(
+    dy: &FlexTensor,
+    qkv: &FlexTensor,
+    [out, lse]: [&FlexTensor; 2],
+    shape: &attention::Shape,
+    rotary: &Rotary,
+) -> FlexTensor {
+    let [n, width] = rows_of(qkv);
+    let mut d_qkv = room::<T>(n * width);
+    attention::backward(
+        &mut d_qkv,
+        &values(dy),
+        &values(qkv),
+        &values(out),
+        &values(lse),
+        shape,
+        rotary,
+    );
+    tensor(d_qkv, qkv.layout().shape().clone())
 }
 
 /// [`attention_cached`](crate::attention::attention_cached) on this backend.
@@ -387,7 +504,7 @@ pub(crate) fn attend_cached(
 impl NormKernels for Flex {
     fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> [FlexTensor; 2] {
         let [n, d] = rows_of(x);
-        let (mut y, mut inverse) = (room(n * d), room(n));
+        let (mut y, mut inverse) = (room::<f32>(n * d), room(n));
         norm::forward(&mut y, &mut inverse, &values(x), &values(weight), epsilon);
         [tensor(y, x.layout().shape().clone()), tensor(inverse, [n])]
     }
@@ -413,18 +530,24 @@ impl NormKernels for Flex {
 
 impl SwigluKernels for Flex {
     fn forward(gate_up: &FlexTensor) -> FlexTensor {
-        let [n, width] = rows_of(gate_up);
-        let mut y = room(n * width / 2);
-        swiglu::forward(&mut y, &values(gate_up), width / 2);
-        tensor(y, with_width(gate_up, width / 2))
+        in_type_of!(gate_up.dtype(), gate_tensor(gate_up))
     }
 
     fn backward(dy: &FlexTensor, gate_up: &FlexTensor) -> FlexTensor {
-        let [n, width] = rows_of(gate_up);
-        let mut dx = room(n * width);
-        swiglu::backward(&mut dx, &values(dy), &values(gate_up), width / 2);
-        tensor(dx, gate_up.layout().shape().clone())
+        in_type_of!(gate_up.dtype(), gate_backward(dy, gate_up))
     }
+}
+
+fn gate_tensor<T: Number>(gate_up: &FlexTensor) -> FlexTensor {
+    let d = rows_of(gate_up)[1] / 2;
+    tensor(gate::<T>(&values(gate_up), d), with_width(gate_up, d))
+}
+
+fn gate_backward<T: Number>(dy: &FlexTensor, gate_up: &FlexTensor) -> FlexTensor {
+    let [n, width] = rows_of(gate_up);
+    let mut dx = room::<T>(n * width);
+    swiglu::backward(&mut dx, &values(dy), &values(gate_up), width / 2);
+    tensor(dx, gate_up.layout().shape().clone())
 }
 
 impl LossKernels for Flex {

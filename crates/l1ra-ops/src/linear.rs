@@ -275,7 +275,8 @@ impl Prologue {
 /// The outputs of layers side by side, `[.., Σ d_out]`, for what `prologue` makes of `x`, `[.., d_in]`.
 ///
 /// Uses [`LinearKernels`] where the tensors' backend has them, there are up to three layers, the weights are
-/// frozen and stored in f32, bf16 or f16, and everything else is f32; [`in_steps`] elsewhere. Values and
+/// frozen and stored in f32, bf16 or f16, input and output are f32 or bf16 (f32 before a norm), and adapters
+/// f32; [`in_steps`] elsewhere. Values and
 /// gradients are the same, except that the latter multiplies in the weight's type.
 ///
 /// # Panics
@@ -287,8 +288,9 @@ pub fn linears<const D: usize>(
     output: Output,
 ) -> Tensor<D> {
     #[cfg(feature = "flex")]
-    if output.dtype == FloatDType::F32
-        && crate::route::is_ready(&x)
+    if matches!(output.dtype, FloatDType::F32 | FloatDType::BF16)
+        && crate::route::is_ready_in_bf16(&x)
+        && !(x.dtype() == DType::BF16 && matches!(prologue, Prologue::Norm(..)))
         && (1..=3).contains(&layers.len())
     {
         let weights: Option<Vec<Tensor<2>>> =

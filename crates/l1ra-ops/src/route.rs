@@ -44,8 +44,14 @@ pub fn has_kernels(device: &Device) -> bool {
 /// Whether kernels can take a tensor: f32, on a device that has them, and in no graph that keeps
 /// activations in Burn's own way of recomputing them.
 pub(crate) fn is_ready<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::F32 && is_ready_in_bf16(tensor)
+}
+
+/// The same for kernels that take bf16 as well.
+pub(crate) fn is_ready_in_bf16<const D: usize>(tensor: &Tensor<D>) -> bool {
     let device = tensor.device();
-    tensor.dtype() == DType::F32 && has_kernels(&device) && takes_own_backward(&device)
+    let known = matches!(tensor.dtype(), DType::F32 | DType::BF16);
+    known && has_kernels(&device) && takes_own_backward(&device)
 }
 
 /// Whether a graph on `device` takes an operation of ours: not where it keeps activations in Burn's own way of

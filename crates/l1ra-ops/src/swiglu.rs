@@ -58,7 +58,7 @@ fn in_graph<B: SwigluKernels>(gate_up: GraphTensor<B>) -> GraphTensor<B> {
 /// that keeps `gate_up` alone.
 pub fn swiglu<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
-    if route::is_ready(&gate_up) {
+    if route::is_ready_in_bf16(&gate_up) {
         use burn::backend::Flex;
         return crate::flex::run(
             gate_up,

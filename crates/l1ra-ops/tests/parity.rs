@@ -40,7 +40,8 @@ impl Draw {
 }
 
 fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.inner().into_data().try_into_vec::<f32>().unwrap()
+    let tensor = tensor.inner().cast(FloatDType::F32);
+    tensor.into_data().try_into_vec::<f32>().unwrap()
 }
 
 fn close(name: &str, seen: &[f32], exact: &[f32]) {
@@ -228,6 +229,108 @@ fn layers_with_adapters(
             "in a graph and out of one"
         );
     }
+}
+
+/// Activations in bf16 against the composition in f32, with kernels and by Burn's own operations.
+#[rstest]
+fn linears_with_activations_in_bf16(
+    #[values(0, 1, 2)] prologue: usize,
+    #[values(FloatDType::F32, FloatDType::BF16)] stored: FloatDType,
+    #[values(false, true)] narrow_input: bool,
+) {
+    if narrow_input && prologue == 1 {
+        return; // The residual stream is f32.
+    }
+    let d_in = 24;
+    let mut draw = Draw::new(21);
+    let width = if prologue == 2 { 2 * d_in } else { d_in };
+    let prologue = match prologue {
+        0 => Prologue::Nothing,
+        1 => Prologue::Norm(draw.tensor([d_in]), 1e-5),
+        _ => Prologue::Swiglu,
+    };
+    let x: Tensor<3> = draw.tensor([2, 37, width]).cast(FloatDType::BF16);
+    let x = match narrow_input {
+        true => x,
+        false => x.cast(FloatDType::F32),
+    };
+    let x = x.require_grad();
+    let mut layer = |d_out: usize, adapted: bool| Linear {
+        weight: draw.tensor([d_in, d_out]).cast(stored),
+        adapter: adapted.then(|| {
+            (
+                draw.trained([d_in, 5]),
+                draw.trained([5]),
+                draw.trained([5, d_out]),
+            )
+        }),
+    };
+    let layers = [layer(40, true), layer(9, false), layer(16, true)];
+    let exact = linear::composed(x.clone(), &prologue, &layers, FloatDType::F32);
+    let mut leaves: Vec<&dyn Leaf> = vec![&x];
+    for (a, g, b) in layers.iter().filter_map(|layer| layer.adapter.as_ref()) {
+        leaves.extend([a as &dyn Leaf, g, b]);
+    }
+    let exact_gradients = gradients(exact.clone(), &leaves);
+    for dtype in [FloatDType::BF16, FloatDType::F32] {
+        let kernels = linears(x.clone(), &prologue, &layers, Output::values(dtype));
+        let steps = linear::in_steps(x.clone(), &prologue, &layers, dtype);
+        for (name, seen) in [("kernels", kernels), ("steps", steps)] {
+            assert_eq!(FloatDType::from(seen.dtype()), dtype);
+            let seen = seen.cast(FloatDType::F32);
+            within(2e-2, name, &numbers(seen.clone()), &numbers(exact.clone()));
+            same_within(2e-2, name, &gradients(seen, &leaves), &exact_gradients);
+        }
+    }
+}
+
+#[test]
+fn gate_and_attention_in_bf16() {
+    let mut draw = Draw::new(22);
+    let x: Tensor<3> = draw
+        .tensor([3, 14, 12])
+        .cast(FloatDType::BF16)
+        .require_grad();
+    let exact = swiglu::composed(x.clone().cast(FloatDType::F32));
+    let exact_gradients = gradients(exact.clone(), &[&x]);
+    for seen in [swiglu::swiglu(x.clone()), swiglu::in_steps(x.clone())] {
+        assert_eq!(FloatDType::from(seen.dtype()), FloatDType::BF16);
+        let seen = seen.cast(FloatDType::F32);
+        within(
+            1e-2,
+            "gate",
+            &numbers(seen.clone()),
+            &numbers(exact.clone()),
+        );
+        same_within(1e-2, "gate", &gradients(seen, &[&x]), &exact_gradients);
+    }
+
+    let (heads, kv_heads, d, length) = (4, 2, 8, 29);
+    let shape = Arc::new(AttentionShape {
+        heads,
+        kv_heads,
+        head_dim: d,
+        window: Some(11),
+        sequences: vec![0..length, length..2 * length],
+    });
+    let rotary = Arc::new(Rotary::new(&[1.0, 0.3, 0.1, 0.03], 0, length));
+    let width = (heads + 2 * kv_heads) * d;
+    let qkv: Tensor<3> = draw
+        .tensor([2, length, width])
+        .cast(FloatDType::BF16)
+        .require_grad();
+    let exact = attention(qkv.clone().cast(FloatDType::F32), &shape, &rotary).unwrap();
+    let seen = attention(qkv.clone(), &shape, &rotary).unwrap();
+    assert_eq!(FloatDType::from(seen.dtype()), FloatDType::BF16);
+    let seen = seen.cast(FloatDType::F32);
+    within(
+        1e-2,
+        "attention",
+        &numbers(seen.clone()),
+        &numbers(exact.clone()),
+    );
+    let exact = gradients(exact, &[&qkv]);
+    same_within(1e-2, "attention", &gradients(seen, &[&qkv]), &exact);
 }
 
 #[test]

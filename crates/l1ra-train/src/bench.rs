@@ -24,6 +24,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::{
+    activations::Activations,
     clip::scale_and_clip,
     data::{Origin, TokenBatch},
     error::TrainError,
@@ -78,6 +79,8 @@ pub struct BenchOptions {
     pub targets: f64,
     /// Activations of blocks are made again in the backward.
     pub recompute: bool,
+    /// What activations within blocks are kept in.
+    pub activations: Activations,
 }
 
 /// Seconds of the parts of one step, measured apart from the steps that count.
@@ -314,6 +317,7 @@ impl Run<'_> {
             tokens_a_step: self.options.rows * self.options.length,
             ..Default::default()
         };
+        self.options.activations.set(&mut model);
         let mut model = FineTune::new(model, None);
         if recompute {
             model = model.with_block_recompute();

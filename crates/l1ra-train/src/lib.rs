@@ -25,6 +25,7 @@
 //! | [`memory`] | memory of this process |
 //! | [`run`] | [`finetune`] |
 
+pub mod activations;
 pub mod bench;
 pub mod callback;
 pub mod checkpoint;

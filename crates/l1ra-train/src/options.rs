@@ -4,8 +4,8 @@ use l1ra_core::{L1raConfig, optim::AdamEConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    checkpoint::CheckpointOptions, error::TrainError, finite::NotFinite, recompute::Recompute,
-    schedule::Shape,
+    activations::Activations, checkpoint::CheckpointOptions, error::TrainError, finite::NotFinite,
+    recompute::Recompute, schedule::Shape,
 };
 
 /// Settings of a run, checked before anything is loaded.
@@ -36,6 +36,8 @@ pub struct TrainOptions {
     /// Which activations are made again in the backward. `auto` is for a [`Plan`](crate::job::Plan)
     /// to decide; the training loop itself takes it for `off`.
     pub recompute: Recompute,
+    /// What activations within blocks are kept in.
+    pub activations: Activations,
     /// Seed of shuffling and dropout. Adapters have their own (`adapters.seed`).
     pub seed: u64,
     /// What happens when a loss or gradient is not finite.
@@ -60,6 +62,7 @@ impl Default for TrainOptions {
             max_grad_norm: 1.0,
             eval_every: 0,
             recompute: Recompute::Auto,
+            activations: Activations::Auto,
             seed: 0,
             not_finite: NotFinite::default(),
             max_skipped: 10,

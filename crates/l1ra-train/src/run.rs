@@ -286,6 +286,7 @@ fn train(
         options.schedule,
     )
     .starting_at(done);
+    options.activations.set(&mut model);
     let mut model = FineTune::new(model, Some(ranks.clone()))
         .with_seed(options.seed)
         .with_loss_scale(scale);

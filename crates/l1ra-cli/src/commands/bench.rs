@@ -56,6 +56,7 @@ pub(crate) fn bench(args: &BenchArgs, output: &Output) -> Result<()> {
         rank: args.rank,
         targets: args.targets,
         recompute: args.recompute,
+        activations: args.activations,
     };
     let path = Path::new(&args.model.model);
     let is_configuration = path

@@ -6,12 +6,14 @@ use super::{
     Shape,
     head::{Buffers, Head},
 };
-use crate::{gemm::Left, math, rope::Rotary, share::Disjoint, vector::vectorized};
+use crate::{
+    element::Activation, gemm::Left, math, rope::Rotary, rows, share::Disjoint, vector::vectorized,
+};
 
 /// What the forward left, and the gradient that comes in.
-pub(super) struct Saved<'a> {
-    pub(super) d_out: &'a [f32],
-    pub(super) out: &'a [f32],
+pub(super) struct Saved<'a, T> {
+    pub(super) d_out: &'a [T],
+    pub(super) out: &'a [T],
     pub(super) lse: &'a [f32],
     pub(super) stride: usize,
 }
@@ -36,12 +38,12 @@ impl Gradients {
     }
 }
 
-impl Head<'_> {
+impl<T: Activation> Head<'_, T> {
     /// Writes the gradient of the queries, and gives those of keys, rotated, and values.
     pub(super) fn backward(
         &self,
-        d_qkv: Disjoint<'_>,
-        saved: &Saved<'_>,
+        d_qkv: Disjoint<'_, T>,
+        saved: &Saved<'_, T>,
         buffers: &mut Buffers,
     ) -> Gradients {
         let (d, length) = (self.shape.head_dim, self.length());
@@ -102,15 +104,15 @@ impl Head<'_> {
     }
 
     /// A head's part of `[tokens, heads·d]`, as `[length, d]`.
-    fn gather(&self, matrix: &[f32], head: usize, out: &mut [f32]) {
+    fn gather(&self, matrix: &[T], head: usize, out: &mut [f32]) {
         let (d, width) = (self.shape.head_dim, self.shape.output_width());
         for (token, out) in self.sequence.clone().zip(out.chunks_exact_mut(d)) {
-            out.copy_from_slice(&matrix[token * width + head * d..][..d]);
+            rows::widen(out, &matrix[token * width + head * d..][..d]);
         }
     }
 
     /// `Σ do∘o` of every query.
-    fn dots(&self, saved: &Saved<'_>, head: usize) -> Vec<f32> {
+    fn dots(&self, saved: &Saved<'_, T>, head: usize) -> Vec<f32> {
         let (d, width) = (self.shape.head_dim, self.shape.output_width());
         let dot = |token: usize| {
             let at = token * width + head * d..token * width + (head + 1) * d;
@@ -148,8 +150,8 @@ impl Head<'_> {
 }
 
 /// Writes gradients of keys and values, summed over the tasks of a key/value head.
-pub(super) fn finish(
-    d_qkv: Disjoint<'_>,
+pub(super) fn finish<T: Activation>(
+    d_qkv: Disjoint<'_, T>,
     gradients: &Gradients,
     shape: &Shape,
     rotary: &Rotary,
@@ -175,9 +177,9 @@ struct Place<'a> {
 impl Place<'_> {
     /// Writes `matrix [rows, d]` into the head `at` of the gradient, for tokens from `first`, turned
     /// back and scaled where `scale` is given.
-    fn scatter(
+    fn scatter<T: Activation>(
         &self,
-        d_qkv: Disjoint<'_>,
+        d_qkv: Disjoint<'_, T>,
         matrix: &[f32],
         first: usize,
         at: usize,
@@ -191,15 +193,15 @@ impl Place<'_> {
             let out = unsafe { d_qkv.slice(token * self.shape.input_width() + at * d, d) };
             match scale {
                 Some(scale) => rotate_back(out, self.rotary, line, position, scale),
-                None => out.copy_from_slice(line),
+                None => rows::narrow(out, line),
             }
         }
     }
 }
 
 vectorized! {
-    fn dot_row(a: &[f32], b: &[f32]) -> f32 {
-        math::sum_pairs(a, b, |a, b| a * b)
+    fn dot_row<T: Activation>(a: &[T], b: &[T]) -> f32 {
+        math::sum_pairs(a, b, |a, b| a.widen() * b.widen())
     }
 }
 
@@ -214,7 +216,7 @@ vectorized! {
 }
 
 vectorized! {
-    fn rotate_back(out: &mut [f32], rotary: &Rotary, line: &[f32], position: usize, scale: f32) {
+    fn rotate_back<T: Activation>(out: &mut [T], rotary: &Rotary, line: &[f32], position: usize, scale: f32) {
         rotary.rotate_back(out, line, position, scale);
     }
 }

@@ -4,12 +4,14 @@ use std::ops::Range;
 
 use super::{Shape, Task};
 use crate::{
+    element::{Activation, Element},
     gemm::{
-        Left, Right,
+        Left, Right, Values,
         tile::{Strip, Tiles},
     },
     math, pack,
     rope::Rotary,
+    rows,
     share::Disjoint,
     vector::vectorized,
 };
@@ -25,10 +27,10 @@ pub(super) struct Buffers {
     pub(super) result: Vec<f32>,
 }
 
-pub(super) struct Head<'a> {
+pub(super) struct Head<'a, T> {
     pub(super) shape: &'a Shape,
     pub(super) rotary: &'a Rotary,
-    pub(super) qkv: &'a [f32],
+    pub(super) qkv: &'a [T],
     pub(super) sequence: Range<usize>,
     pub(super) kv_head: usize,
     /// The query heads, of those that it serves, that are done here.
@@ -40,11 +42,11 @@ pub(super) struct Head<'a> {
     pub(super) values: Vec<f32>,
 }
 
-impl<'a> Head<'a> {
+impl<'a, T: Activation> Head<'a, T> {
     pub(super) fn new(
         shape: &'a Shape,
         rotary: &'a Rotary,
-        qkv: &'a [f32],
+        qkv: &'a [T],
         Task {
             sequence,
             kv_head,
@@ -61,7 +63,7 @@ impl<'a> Head<'a> {
         rotate_rows(&mut keys, rotary, lines, [width, at, d], 1.0);
         let at = at + shape.kv_heads * d;
         for (value, line) in values.chunks_exact_mut(d).zip(lines.chunks(width)) {
-            value.copy_from_slice(&line[at..at + d]);
+            rows::widen(value, &line[at..at + d]);
         }
         Self {
             shape,
@@ -91,7 +93,7 @@ impl<'a> Head<'a> {
     }
 
     /// Queries whose scores exist at once, in order, where each is scored against all keys.
-    pub(super) fn query_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(super) fn query_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<T> {
         let (length, rows) = (self.length(), self.tiles.rows());
         let most = SCORE_BYTES / 4 / length.max(1);
         let block = (most / rows * rows).clamp(rows, 8 * rows);
@@ -101,7 +103,7 @@ impl<'a> Head<'a> {
     }
 
     /// Queries whose scores exist at once, in order, where keys go by in chunks.
-    pub(super) fn large_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(super) fn large_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<T> {
         let (length, block) = (self.length(), 8 * self.tiles.rows());
         (0..length)
             .step_by(block)
@@ -109,7 +111,7 @@ impl<'a> Head<'a> {
     }
 
     /// Keys whose scores exist at once, for a block of queries that sees `keys`.
-    pub(super) fn chunks(&self, keys: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(super) fn chunks(&self, keys: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<T> {
         let width = self.tiles.columns();
         let most = SCORE_BYTES / 2 / 4 / (8 * self.tiles.rows());
         let chunk = (most / width * width).max(width);
@@ -172,7 +174,7 @@ impl<'a> Head<'a> {
 
     pub(super) fn forward(
         &self,
-        out: Disjoint<'_>,
+        out: Disjoint<'_, T>,
         lse: Disjoint<'_>,
         stride: usize,
         buffers: &mut Buffers,
@@ -204,7 +206,7 @@ impl<'a> Head<'a> {
                     let token = self.sequence.start + query;
                     // SAFETY: as above.
                     let out = unsafe { out.slice(token * self.shape.output_width() + head * d, d) };
-                    out.copy_from_slice(line);
+                    rows::narrow(out, line);
                 }
             }
         }
@@ -230,10 +232,10 @@ impl<'a> Head<'a> {
 
 vectorized! {
     /// `out [n, d]`: features `at .. at + d` of every line, `width` long, turned by its position.
-    fn rotate_rows(
+    fn rotate_rows<T: Element>(
         out: &mut [f32],
         rotary: &Rotary,
-        lines: &[f32],
+        lines: &[T],
         part: [usize; 3],
         scale: f32,
     ) {
@@ -325,8 +327,11 @@ impl Panels {
 
     fn strip(&self, left: Left<'_>, len: usize, first: usize) -> Strip {
         let width = self.tiles.columns();
+        let Values::F32(values) = left.values else {
+            unreachable!("a head's matrices are f32");
+        };
         Strip {
-            start: left.values.as_ptr(),
+            start: values.as_ptr(),
             row: left.row,
             column: left.column,
             len,

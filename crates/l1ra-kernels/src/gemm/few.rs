@@ -5,7 +5,7 @@ mod dots;
 
 use rayon::prelude::*;
 
-use super::{Before, Right, Term, Values};
+use super::{Before, Left, Right, Term, Values};
 use crate::{element::Element, math::LANES, share::Disjoint, vector::vectorized};
 use dots::Dots;
 
@@ -24,6 +24,19 @@ pub(super) fn run(
     terms: &[Term<'_>],
     before: Before,
 ) {
+    // Widened once; there are a few rows of them.
+    let wide: Vec<Vec<f32>> = terms
+        .iter()
+        .map(|term| term.left.widened(m, term.k))
+        .collect();
+    let terms: Vec<Term<'_>> = terms
+        .iter()
+        .zip(&wide)
+        .map(|(term, wide)| match wide.is_empty() {
+            true => *term,
+            false => Term::new(Left::rows(wide, term.k), term.right, term.k),
+        })
+        .collect();
     // Every column is one task's alone, so where they are cut changes no sum.
     let depth: usize = terms.iter().map(|term| term.k).sum();
     let parts = n
@@ -42,11 +55,11 @@ pub(super) fn run(
             }
             for term in terms.iter().filter(|term| term.k > 0) {
                 let right = term.right.skip_columns(first);
+                let Values::F32(left) = term.left.values else {
+                    unreachable!("widened above");
+                };
                 if right.row == 1 && right.column != 1 && term.left.column == 1 {
-                    let (x, stride) = (
-                        &term.left.values[i * term.left.row..][..term.k],
-                        right.column,
-                    );
+                    let (x, stride) = (&left[i * term.left.row..][..term.k], right.column);
                     match right.values {
                         Values::F32(values) => Dots {
                             out,
@@ -73,9 +86,9 @@ pub(super) fn run(
                     continue;
                 }
                 match right.values {
-                    Values::F32(values) => add(out, term, i, right, values),
-                    Values::Bf16(values) => add(out, term, i, right, values),
-                    Values::F16(values) => add(out, term, i, right, values),
+                    Values::F32(values) => add(out, term, left, i, right, values),
+                    Values::Bf16(values) => add(out, term, left, i, right, values),
+                    Values::F16(values) => add(out, term, left, i, right, values),
                 }
             }
         }
@@ -90,8 +103,15 @@ pub(super) fn run(
 
 vectorized! {
     /// Adds row `i` of a term.
-    fn add<T: Element>(out: &mut [f32], term: &Term<'_>, i: usize, right: Right<'_>, values: &[T]) {
-        let left = |k: usize| term.left.values[i * term.left.row + k * term.left.column];
+    fn add<T: Element>(
+        out: &mut [f32],
+        term: &Term<'_>,
+        left: &[f32],
+        i: usize,
+        right: Right<'_>,
+        values: &[T],
+    ) {
+        let left = |k: usize| left[i * term.left.row + k * term.left.column];
         if right.column == 1 {
             rows(out, term.k, left, right.row, values);
         } else {

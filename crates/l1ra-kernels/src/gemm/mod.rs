@@ -1,6 +1,7 @@
-//! Sums of matrix products, `C ← [C +] Σ A·B`, in f32.
+//! Sums of matrix products, `C ← [C +] Σ A·B`, summed in f32.
 //!
-//! The left sides are activations, the right sides weights. A term's right side is copied into
+//! The left sides are activations in f32 or bf16, the right sides weights; the output is f32, or
+//! [rounded to bf16](sum_of_products_in_bf16) when its sum is whole. A term's right side is copied into
 //! panels of as many columns as two vector registers hold, widened to f32 on the way, and a tile of
 //! `C` stays in registers while the sum over `k` runs: first all of one term, then the next. Up to a
 //! `k` of about a thousand, a frozen product and its adapter's go through the output once.
@@ -15,13 +16,18 @@
 //! ```
 
 mod few;
+mod narrow;
 mod native;
 pub(crate) mod tile;
+
+use std::{cell::RefCell, ops::Range};
 
 use rayon::prelude::*;
 
 use crate::{
+    element::Activation,
     pack::{self, PANELS},
+    rows,
     share::Disjoint,
 };
 use half::{bf16, f16};
@@ -71,6 +77,15 @@ impl Values<'_> {
         self.len() == 0
     }
 
+    /// Those from `index` on.
+    pub fn skip(self, index: usize) -> Self {
+        match self {
+            Self::F32(values) => Self::F32(&values[index..]),
+            Self::Bf16(values) => Self::Bf16(&values[index..]),
+            Self::F16(values) => Self::F16(&values[index..]),
+        }
+    }
+
     /// One of them.
     pub(crate) fn get(&self, index: usize) -> f32 {
         match self {
@@ -81,11 +96,11 @@ impl Values<'_> {
     }
 }
 
-/// A matrix of f32 within a slice: element `(i, j)` is at `i · row + j · column`.
+/// A matrix within a slice: element `(i, j)` is at `i · row + j · column`.
 #[derive(Clone, Copy, Debug)]
 pub struct Left<'a> {
     /// The slice, beginning with element (0, 0).
-    pub values: &'a [f32],
+    pub values: Values<'a>,
     /// Distance between rows.
     pub row: usize,
     /// Distance between columns.
@@ -94,20 +109,47 @@ pub struct Left<'a> {
 
 impl<'a> Left<'a> {
     /// Rows that lie one after the other, `width` long.
-    pub fn rows(values: &'a [f32], width: usize) -> Self {
+    pub fn rows<T: Activation>(values: &'a [T], width: usize) -> Self {
         Self {
-            values,
+            values: T::values(values),
             row: width,
             column: 1,
         }
     }
 
     /// The transpose of rows that are `width` long.
-    pub fn transposed(values: &'a [f32], width: usize) -> Self {
+    pub fn transposed<T: Activation>(values: &'a [T], width: usize) -> Self {
         Self {
-            values,
+            values: T::values(values),
             row: 1,
             column: width,
+        }
+    }
+
+    /// `m` rows of `k` in f32, one after the other; nothing where they are f32 as they are.
+    fn widened(&self, m: usize, k: usize) -> Vec<f32> {
+        if matches!(self.values, Values::F32(_)) {
+            return Vec::new();
+        }
+        let mut wide = vec![0.0; m * k];
+        self.widen(&mut wide, 0..m, 0, k);
+        wide
+    }
+
+    /// `len` columns from `from` of `rows` in f32, one after the other.
+    fn widen(&self, out: &mut [f32], lines: Range<usize>, from: usize, len: usize) {
+        for (i, out) in lines.zip(out.chunks_exact_mut(len.max(1))) {
+            let start = i * self.row + from * self.column;
+            match self.values {
+                Values::Bf16(values) if self.column == 1 => {
+                    rows::widen(out, &values[start..][..len])
+                }
+                values => {
+                    for (j, out) in out.iter_mut().enumerate() {
+                        *out = values.get(start + j * self.column);
+                    }
+                }
+            }
         }
     }
 }
@@ -124,10 +166,10 @@ pub struct Right<'a> {
 }
 
 impl<'a> Right<'a> {
-    /// Rows of f32 that lie one after the other, `width` long.
-    pub fn rows(values: &'a [f32], width: usize) -> Self {
+    /// Rows that lie one after the other, `width` long.
+    pub fn rows<T: Activation>(values: &'a [T], width: usize) -> Self {
         Self {
-            values: Values::F32(values),
+            values: T::values(values),
             row: width,
             column: 1,
         }
@@ -144,13 +186,8 @@ impl<'a> Right<'a> {
 
     /// The matrix without its first columns.
     pub(crate) fn skip_columns(self, columns: usize) -> Self {
-        let offset = columns * self.column;
         Self {
-            values: match self.values {
-                Values::F32(values) => Values::F32(&values[offset..]),
-                Values::Bf16(values) => Values::Bf16(&values[offset..]),
-                Values::F16(values) => Values::F16(&values[offset..]),
-            },
+            values: self.values.skip(columns * self.column),
             ..self
         }
     }
@@ -206,24 +243,7 @@ pub fn sum_of_products(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(
-        row >= n && out.len() >= (m - 1) * row + n,
-        "output too short"
-    );
-    for term in terms.iter().filter(|term| term.k > 0) {
-        let last = |rows: usize, columns: usize, row: usize, column: usize| {
-            (rows - 1) * row + (columns - 1) * column
-        };
-        let (left, right) = (term.left, term.right);
-        assert!(
-            left.values.len() > last(m, term.k, left.row, left.column),
-            "left side too short"
-        );
-        assert!(
-            right.values.len() > last(term.k, n, right.row, right.column),
-            "right side too short"
-        );
-    }
+    check(out.len(), row, [m, n], terms);
     let blocks = blocks(terms, [m, n]);
     if blocks.is_empty() {
         if before == Before::Drop {
@@ -241,6 +261,41 @@ pub fn sum_of_products(
     match Unit::detect() {
         Some(unit) => shared(unit, out, row, [m, n], terms, before),
         None => in_f32(out, row, [m, n], &blocks, before),
+    }
+}
+
+/// `out ← Σ A·B` for `out [m, n]`, whose rows are `row` apart: summed in f32 and then rounded.
+///
+/// # Panics
+/// If a slice is too short for its shape.
+pub fn sum_of_products_in_bf16(
+    out: &mut [bf16],
+    row: usize,
+    [m, n]: [usize; 2],
+    terms: &[Term<'_>],
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    check(out.len(), row, [m, n], terms);
+    narrow::run(Unit::detect(), Disjoint::new(out), row, [m, n], terms);
+}
+
+fn check(out: usize, row: usize, [m, n]: [usize; 2], terms: &[Term<'_>]) {
+    assert!(row >= n && out >= (m - 1) * row + n, "output too short");
+    for term in terms.iter().filter(|term| term.k > 0) {
+        let last = |rows: usize, columns: usize, row: usize, column: usize| {
+            (rows - 1) * row + (columns - 1) * column
+        };
+        let (left, right) = (term.left, term.right);
+        assert!(
+            left.values.len() > last(m, term.k, left.row, left.column),
+            "left side too short"
+        );
+        assert!(
+            right.values.len() > last(term.k, n, right.row, right.column),
+            "right side too short"
+        );
     }
 }
 
@@ -405,7 +460,7 @@ impl Grid {
         rows * columns
     }
 
-    fn task(&self, index: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+    fn task(&self, index: usize) -> (Range<usize>, Range<usize>) {
         let [m, n] = self.shape;
         let [rows, _] = self.counts();
         let (i, j) = (index % rows * self.rows, index / rows * self.columns);
@@ -415,9 +470,25 @@ impl Grid {
 
 /// A task's part of the output.
 struct Part {
-    rows: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
     before: Before,
+}
+
+/// A right side as the inner loop reads it.
+struct Packed<'a> {
+    block: Block<'a>,
+    lines: *const f32,
+    line: usize,
+    panel: usize,
+}
+
+/// Rows of left sides in bf16 that are widened at once.
+const WIDENED_ROWS: usize = 24;
+
+thread_local! {
+    /// Their values.
+    static WIDENED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Computes a part.
@@ -429,43 +500,117 @@ unsafe fn run(tiles: Tiles, out: Disjoint<'_>, row: usize, groups: &[Group<'_>],
     let n = part.columns.len();
     PANELS.with_borrow_mut(|panels| {
         for (index, group) in groups.iter().enumerate() {
-            let depth: usize = group.iter().map(|block| block.len).sum();
-            let room = n.div_ceil(width) * width * depth;
-            if panels.len() < room + LINE {
-                panels.resize(room + LINE, 0.0);
-            }
-            let skip = panels
-                .as_ptr()
-                .align_offset(LINE * size_of::<f32>())
-                .min(LINE);
-            let panels = &mut panels[skip..][..room];
-            let mut at = 0;
-            let mut strips = Vec::with_capacity(group.len());
-            for block in group {
-                let right = block.term.right.skip_columns(part.columns.start);
-                let left = block.term.left;
-                let (lines, line, panel) = match block.in_place(part.rows.len(), n, width) {
-                    Some(values) => (values[part.columns.start..].as_ptr(), right.row, width),
-                    None => {
-                        pack::panels(panels, width, [depth, at, block.len], right, block.from, n);
-                        (panels[at * width..].as_ptr(), width, depth * width)
-                    }
-                };
-                at += block.len;
-                strips.push(Strip {
-                    start: left.values[part.rows.start * left.row + block.from * left.column..]
-                        .as_ptr(),
-                    row: left.row,
-                    column: left.column,
-                    len: block.len,
-                    lines,
-                    line,
-                    panel,
-                });
-            }
+            let packed = packed(panels, width, group, part);
             let add = index > 0 || part.before == Before::Add;
             let start = out.pointer(part.rows.start * row + part.columns.start);
-            unsafe { tiles.run(start, row, [part.rows.len(), n], &strips, add) };
+            // SAFETY: as the caller promises; left sides have the part's rows.
+            unsafe { multiply(tiles, start, row, [&part.rows, &(0..n)], &packed, add) };
         }
     });
+}
+
+/// Copies a group's right sides into panels, but for those that are read where they lie.
+fn packed<'a>(
+    panels: &mut Vec<f32>,
+    width: usize,
+    group: &Group<'a>,
+    part: &Part,
+) -> Vec<Packed<'a>> {
+    let n = part.columns.len();
+    let depth: usize = group.iter().map(|block| block.len).sum();
+    let panels = aligned(panels, n.div_ceil(width) * width * depth);
+    let mut at = 0;
+    let mut packed = Vec::with_capacity(group.len());
+    for block in group {
+        let right = block.term.right.skip_columns(part.columns.start);
+        let (lines, line, panel) = match block.in_place(part.rows.len(), n, width) {
+            Some(values) => (values[part.columns.start..].as_ptr(), right.row, width),
+            None => {
+                pack::panels(panels, width, [depth, at, block.len], right, block.from, n);
+                (panels[at * width..].as_ptr(), width, depth * width)
+            }
+        };
+        at += block.len;
+        packed.push(Packed {
+            block: *block,
+            lines,
+            line,
+            panel,
+        });
+    }
+    packed
+}
+
+/// Room for `len` values that begins at a line of the cache.
+fn aligned(values: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if values.len() < len + LINE {
+        values.resize(len + LINE, 0.0);
+    }
+    let skip = values.as_ptr().align_offset(LINE * size_of::<f32>());
+    &mut values[skip.min(LINE)..][..len]
+}
+
+/// `out ← [out +] Σ A·B` for `rows` of the left sides and as many columns as `columns` has; `out` is their
+/// first element.
+///
+/// # Safety
+/// `out` must hold the shape, left sides the rows, and right sides whole panels for all columns.
+unsafe fn multiply(
+    tiles: Tiles,
+    out: *mut f32,
+    row: usize,
+    [rows, columns]: [&Range<usize>; 2],
+    packed: &[Packed<'_>],
+    add: bool,
+) {
+    let is_wide = |packed: &Packed<'_>| matches!(packed.block.term.left.values, Values::F32(_));
+    let step = match packed.iter().all(is_wide) {
+        true => rows.len(),
+        false => WIDENED_ROWS,
+    };
+    WIDENED.with_borrow_mut(|wide| {
+        for first in rows.clone().step_by(step.max(1)) {
+            let lines = first..(first + step).min(rows.end);
+            let strips = strips(packed, &lines, wide);
+            let shape = [lines.len(), columns.len()];
+            // SAFETY: as the caller promises.
+            unsafe {
+                let out = out.add((first - rows.start) * row);
+                tiles.run(out, row, shape, &strips, add);
+            }
+        }
+    });
+}
+
+/// `rows` of the left sides beside the right sides; those in bf16 are widened into `wide`.
+fn strips(packed: &[Packed<'_>], rows: &Range<usize>, wide: &mut Vec<f32>) -> Vec<Strip> {
+    let room = packed.iter().map(|packed| packed.block.len).sum::<usize>();
+    wide.resize(room * rows.len(), 0.0);
+    let mut wide = &mut wide[..];
+    let each = |packed: &Packed<'_>| {
+        let Block { term, from, len } = packed.block;
+        let left = term.left;
+        let (start, row, column) = match left.values {
+            Values::F32(values) => {
+                let start = rows.start * left.row + from * left.column;
+                (values[start..].as_ptr(), left.row, left.column)
+            }
+            _ => {
+                let (part, rest) = std::mem::take(&mut wide).split_at_mut(rows.len() * len);
+                wide = rest;
+                left.widen(part, rows.clone(), from, len);
+                (part.as_ptr(), len, 1)
+            }
+        };
+        Strip {
+            start,
+            row,
+            column,
+            len,
+            lines: packed.lines,
+            line: packed.line,
+            panel: packed.panel,
+        }
+    };
+    packed.iter().map(each).collect()
 }

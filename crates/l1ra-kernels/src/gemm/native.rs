@@ -23,7 +23,7 @@ mod unit;
 pub(crate) use unit::Unit;
 
 /// Rows and columns of a block of the output: two tiles each.
-const SIDE: usize = 32;
+pub(super) const SIDE: usize = 32;
 /// What is summed over in one tile.
 const DEPTH: usize = 32;
 /// Rows, or columns, of a tile.
@@ -32,13 +32,13 @@ const TILE: usize = 16;
 const K_BLOCK: usize = 640;
 /// Bytes of packed panels that one task holds: half of the second cache of the CPUs with AMX, all of it on
 /// AMD's.
-const PANEL_BYTES: usize = 1 << 20;
+pub(super) const PANEL_BYTES: usize = 1 << 20;
 
 /// A line of a tile: 32 values of a row of the left side, or 16 pairs of the right side. Aligned, as
 /// tiles are read by lines of the cache.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u32; TILE]);
+pub(super) struct Line([u32; TILE]);
 
 const ZERO: Line = Line([0; TILE]);
 
@@ -56,11 +56,18 @@ thread_local! {
 }
 
 /// A part of a product: `len` of its `k`, from `from`.
-struct Group<'a> {
+pub(super) struct Group<'a> {
     term: Term<'a>,
     values: &'a [bf16],
     from: usize,
     len: usize,
+}
+
+impl Group<'_> {
+    /// Lines of a packed panel: two tiles side by side hold a line of 32 values in depth each.
+    pub(super) fn lines(&self) -> usize {
+        self.len.next_multiple_of(DEPTH)
+    }
 }
 
 /// `out ← [out +] Σ A·B` over those of `terms` whose right side is bf16.
@@ -109,7 +116,8 @@ pub(super) fn run(
     }
 }
 
-fn groups<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
+/// What is summed over, in parts, of those terms whose right side is bf16.
+pub(super) fn groups<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
     let mut groups = Vec::new();
     for term in terms.iter().filter(|term| term.k > 0) {
         let Values::Bf16(values) = term.right.values else {
@@ -151,31 +159,49 @@ impl Part {
             unit.with(|| {
                 for (index, group) in groups.iter().enumerate() {
                     let add = index > 0 || before == Before::Add;
-                    let depth = group.len.next_multiple_of(DEPTH);
-                    // Two tiles side by side hold a line of 32 values in depth each.
-                    let lines = depth;
-                    resize(panels, n.div_ceil(SIDE) * lines);
-                    resize(strip, lines);
+                    resize(panels, n.div_ceil(SIDE) * group.lines());
                     pack_right(panels, group, first, n);
-                    for i in (0..m).step_by(SIDE) {
-                        let rows = SIDE.min(m - i);
-                        pack_left(unit, strip, group, top + i, rows);
-                        for (index, panel) in panels.chunks_exact(lines).enumerate() {
-                            let j = index * SIDE;
-                            let columns = SIDE.min(n - j);
-                            let target = out.pointer((top + i) * row + first + j);
-                            unsafe {
-                                block(unit, target, row, [rows, columns], strip, panel, add);
-                            };
-                        }
-                    }
+                    let out = out.pointer(top * row + first);
+                    // SAFETY: as the caller promises.
+                    unsafe { multiply(unit, out, row, [top, m, n], group, panels, strip, add) };
                 }
             });
         });
     }
 }
 
-fn resize(lines: &mut Vec<Line>, len: usize) {
+/// Rows `top .. top + m` of a group's left side by the `n` columns of `panels`, into `out` on.
+///
+/// # Safety
+/// `out` must hold them, in rows that are `row` apart.
+#[allow(clippy::too_many_arguments)] // An inner loop's.
+pub(super) unsafe fn multiply(
+    unit: Unit,
+    out: *mut f32,
+    row: usize,
+    [top, m, n]: [usize; 3],
+    group: &Group<'_>,
+    panels: &[Line],
+    strip: &mut Vec<Line>,
+    add: bool,
+) {
+    resize(strip, group.lines());
+    for i in (0..m).step_by(SIDE) {
+        let rows = SIDE.min(m - i);
+        pack_left(unit, strip, group, top + i, rows);
+        for (index, panel) in panels.chunks_exact(group.lines()).enumerate() {
+            let j = index * SIDE;
+            let columns = SIDE.min(n - j);
+            // SAFETY: a part of what the caller promises.
+            unsafe {
+                let out = out.add(i * row + j);
+                block(unit, out, row, [rows, columns], strip, panel, add);
+            }
+        }
+    }
+}
+
+pub(super) fn resize(lines: &mut Vec<Line>, len: usize) {
     lines.resize(len, ZERO);
 }
 
@@ -221,25 +247,36 @@ fn pack_left(unit: Unit, strip: &mut [Line], group: &Group<'_>, first: usize, ro
         let len = DEPTH.min(group.len - k);
         tiles[rows..].fill(ZERO);
         for (r, line) in tiles[..rows].iter_mut().enumerate() {
-            let values = &left.values[start + r * left.row + k * left.column..];
-            let mut some = [0.0; DEPTH];
-            let values = match values.first_chunk::<DEPTH>() {
-                Some(values) if left.column == 1 && len == DEPTH => values,
-                _ => {
-                    for (p, some) in some[..len].iter_mut().enumerate() {
-                        *some = values[p * left.column];
+            let at = start + r * left.row + k * left.column;
+            if left.column == 1 && len == DEPTH {
+                match left.values {
+                    Values::F32(values) => {
+                        if let Some(values) = values[at..].first_chunk::<DEPTH>() {
+                            unit.round(line, values);
+                            continue;
+                        }
                     }
-                    &some
+                    Values::Bf16(values) => {
+                        if let Some(values) = values[at..].first_chunk::<DEPTH>() {
+                            *line = as_line(values);
+                            continue;
+                        }
+                    }
+                    Values::F16(_) => {}
                 }
-            };
-            unit.round(line, values);
+            }
+            let mut some = [0.0; DEPTH];
+            for (p, some) in some[..len].iter_mut().enumerate() {
+                *some = left.values.get(at + p * left.column);
+            }
+            unit.round(line, &some);
         }
     }
 }
 
 vectorized! {
     /// Copies columns `first .. first + n` of a right side into panels; what is missing is zero.
-    fn pack_right(panels: &mut [Line], group: &Group<'_>, first: usize, n: usize) {
+    pub(super) fn pack_right(panels: &mut [Line], group: &Group<'_>, first: usize, n: usize) {
         let right = group.term.right;
         let depth = group.len.next_multiple_of(DEPTH);
         let values = &group.values[group.from * right.row + first * right.column..];
@@ -267,6 +304,14 @@ vectorized! {
 #[inline(always)]
 fn side_by_side(first: bf16, second: bf16) -> u32 {
     u32::from(first.to_bits()) | (u32::from(second.to_bits()) << 16)
+}
+
+/// Values of a row as they lie.
+#[inline(always)]
+fn as_line(values: &[bf16; DEPTH]) -> Line {
+    Line(std::array::from_fn(|pair| {
+        side_by_side(values[2 * pair], values[2 * pair + 1])
+    }))
 }
 
 /// A tile of a matrix whose rows are in order and `row` apart: two rows are put together.

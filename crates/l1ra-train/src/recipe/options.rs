@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    checkpoint::CheckpointOptions, data::DataOptions, error::TrainError, finite::NotFinite,
-    options::TrainOptions, recompute::Recompute, schedule::Shape,
+    activations::Activations, checkpoint::CheckpointOptions, data::DataOptions, error::TrainError,
+    finite::NotFinite, options::TrainOptions, recompute::Recompute, schedule::Shape,
 };
 
 /// A run, as its recipe tells it.
@@ -82,6 +82,9 @@ pub struct TrainSection {
     /// Activations made again in the backward: off, blocks (a fraction of the memory, about a quarter
     /// more time) or auto (blocks where the predicted memory of off is not there; off on a GPU).
     pub recompute: Recompute,
+    /// What activations within blocks are kept in: f32, base (the type of the frozen matrices) or auto
+    /// (bf16 where the matrices are bf16, else f32). Two bytes take half the memory.
+    pub activations: Activations,
     /// Seed of shuffling and dropout. Adapters and data have their own.
     pub seed: u64,
     /// What happens when a loss or gradient is not finite: stop (before the step, the run saved as it
@@ -135,6 +138,7 @@ impl Default for TrainSection {
             max_grad_norm: options.max_grad_norm,
             eval_every: options.eval_every,
             recompute: options.recompute,
+            activations: options.activations,
             seed: options.seed,
             not_finite: options.not_finite,
             max_skipped: options.max_skipped,
@@ -198,6 +202,7 @@ impl Recipe {
             max_grad_norm: train.max_grad_norm,
             eval_every: train.eval_every,
             recompute: train.recompute,
+            activations: train.activations,
             seed: train.seed,
             not_finite: train.not_finite,
             max_skipped: train.max_skipped,

@@ -1,0 +1,165 @@
+//! Products whose output is bf16: sums of all terms are made in f32, for a few rows at a time that stay in
+//! the caches, and rounded when they are whole.
+
+use std::cell::RefCell;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::{
+    Before, Block, Part, Term, Values,
+    native::{self, Line, PANEL_BYTES, SIDE, Unit},
+};
+use crate::{gemm::tile::Tiles, rows, share::Disjoint};
+
+/// Rows whose sums exist at once: whole tiles, whatever their height.
+const ROWS: usize = 96;
+/// Columns of a task: at most, so that sums stay in the second cache, and at least, where panels of all `k`
+/// are large.
+const PANELS: [usize; 2] = [2, 16];
+
+#[derive(Default)]
+struct Buffers {
+    panels: Vec<f32>,
+    native: Vec<Line>,
+    strip: Vec<Line>,
+    sums: Vec<f32>,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers::default());
+}
+
+/// The terms by how they are multiplied.
+struct Sides<'a> {
+    unit: Option<Unit>,
+    single: Vec<Block<'a>>,
+    native: Vec<native::Group<'a>>,
+}
+
+impl<'a> Sides<'a> {
+    fn new(unit: Option<Unit>, terms: &[Term<'a>]) -> Self {
+        let terms = || terms.iter().filter(|term| term.k > 0);
+        let is_native =
+            |term: &Term<'_>| unit.is_some() && matches!(term.right.values, Values::Bf16(_));
+        let whole = |term: &Term<'a>| Block {
+            term: *term,
+            from: 0,
+            len: term.k,
+        };
+        let native: Vec<Term<'a>> = terms().filter(|term| is_native(term)).copied().collect();
+        Self {
+            unit,
+            single: terms().filter(|term| !is_native(term)).map(whole).collect(),
+            native: native::groups(&native),
+        }
+    }
+
+    /// Bytes of the panels of a column.
+    fn column_bytes(&self) -> usize {
+        let single: usize = self.single.iter().map(|block| block.len).sum();
+        let native: usize = self.native.iter().map(native::Group::lines).sum();
+        single * size_of::<f32>() + native * size_of::<bf16>()
+    }
+}
+
+/// `out ← Σ A·B`, for slices that were checked.
+pub(super) fn run(
+    unit: Option<Unit>,
+    out: Disjoint<'_, bf16>,
+    row: usize,
+    [m, n]: [usize; 2],
+    terms: &[Term<'_>],
+) {
+    let sides = Sides::new(unit, terms);
+    let threads = rayon::current_num_threads();
+    let [least, most] = PANELS;
+    let held = (PANEL_BYTES / (SIDE * sides.column_bytes().max(1))).clamp(least, most);
+    let panels = n.div_ceil(SIDE);
+    let parts = panels.div_ceil(held).next_multiple_of(threads).min(panels);
+    let columns = panels.div_ceil(parts) * SIDE;
+    // Rows are cut only where there are too few columns to go round.
+    let parts = n.div_ceil(columns);
+    let row_parts = if parts >= threads {
+        1
+    } else {
+        threads.div_ceil(parts).min(m.div_ceil(ROWS))
+    };
+    let rows = m.div_ceil(row_parts).next_multiple_of(ROWS);
+    let row_parts = m.div_ceil(rows);
+    let task = |index: usize| {
+        let (i, j) = (index % row_parts * rows, index / row_parts * columns);
+        let part = Part {
+            rows: i..(i + rows).min(m),
+            columns: j..(j + columns).min(n),
+            before: Before::Drop,
+        };
+        sides.run(out, row, &part);
+    };
+    match row_parts * parts {
+        1 => task(0),
+        tasks => (0..tasks).into_par_iter().for_each(task),
+    }
+}
+
+impl Sides<'_> {
+    /// Writes a part that no other task writes.
+    fn run(&self, out: Disjoint<'_, bf16>, row: usize, part: &Part) {
+        BUFFERS.with_borrow_mut(|buffers| match self.unit {
+            Some(unit) if !self.native.is_empty() => {
+                unit.with(|| self.in_buffers(out, row, part, buffers));
+            }
+            _ => self.in_buffers(out, row, part, buffers),
+        });
+    }
+
+    fn in_buffers(&self, out: Disjoint<'_, bf16>, row: usize, part: &Part, buffers: &mut Buffers) {
+        let Buffers {
+            panels,
+            native,
+            strip,
+            sums,
+        } = buffers;
+        let tiles = Tiles::detect();
+        let (first, n) = (part.columns.start, part.columns.len());
+        let single = super::packed(panels, tiles.columns(), &self.single, part);
+        let lines = |group: &native::Group<'_>| n.div_ceil(SIDE) * group.lines();
+        native::resize(native, self.native.iter().map(lines).sum());
+        let mut rest = &mut native[..];
+        for group in &self.native {
+            let (panels, after) = rest.split_at_mut(lines(group));
+            native::pack_right(panels, group, first, n);
+            rest = after;
+        }
+        for top in part.rows.clone().step_by(ROWS) {
+            let lines_here = top..(top + ROWS).min(part.rows.end);
+            sums.clear();
+            sums.resize(lines_here.len() * n, 0.0);
+            if !single.is_empty() {
+                let columns = 0..n;
+                // SAFETY: the sums have these rows and columns, and left sides were checked.
+                unsafe {
+                    let shape = [&lines_here, &columns];
+                    super::multiply(tiles, sums.as_mut_ptr(), n, shape, &single, false);
+                }
+            }
+            if let Some(unit) = self.unit {
+                let mut rest = &native[..];
+                for (index, group) in self.native.iter().enumerate() {
+                    let (panels, after) = rest.split_at(lines(group));
+                    rest = after;
+                    let add = index > 0 || !single.is_empty();
+                    let sums = sums.as_mut_ptr();
+                    let shape = [top, lines_here.len(), n];
+                    // SAFETY: as above.
+                    unsafe { native::multiply(unit, sums, n, shape, group, panels, strip, add) };
+                }
+            }
+            for (i, sums) in lines_here.zip(sums.chunks_exact(n)) {
+                // SAFETY: tasks have rows and columns of their own.
+                let out = unsafe { out.slice(i * row + first, n) };
+                rows::narrow(out, sums);
+            }
+        }
+    }
+}
