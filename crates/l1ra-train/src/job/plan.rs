@@ -293,6 +293,7 @@ impl Outline<'_> {
             train: self.train,
             packed: self.packed,
             recompute: options.recompute == Recompute::Blocks,
+            activations: options.activations,
             eval: self.eval,
             home: Home::of(device),
         };

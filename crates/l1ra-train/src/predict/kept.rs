@@ -1,33 +1,26 @@
 //! What a forward keeps for its backward, layer by layer.
 //!
-//! Written down from the code: `N` tokens, `r` ranks, f32 throughout. On `flex`, whose operations are
-//! those of `l1ra-ops`:
+//! Written down from the code: `N` tokens, `r` ranks. Layers, attention and the gate are operations of
+//! `l1ra-ops` on every device; with kernels (on `flex`) they keep a little more, to do less again:
 //!
-//! | part | kept |
-//! |---|---|
-//! | q, k, v; gate, up | their input before its norm (once), every adapter's `h [N, r]` |
-//! | attention | queries, keys, values side by side; its output; one number a head and token |
-//! | o | `h`; its input is attention's output |
-//! | down | gate and up before `silu`, `h` |
-//! | norm, gate, sum, rotation | nothing |
+//! | part | kept | with kernels, besides |
+//! |---|---|---|
+//! | q, k, v; gate, up | their input before its norm (once) | every adapter's `h [N, r]` |
+//! | attention | queries, keys, values | its output; one number a head and token |
+//! | o | its input, attention's output (once) | `h` |
+//! | down | gate and up before `silu` | `h` |
+//! | norm, gate, sum, rotation | nothing | |
 //!
-//! With dropout the norm and the gate are operations of their own, and adapters keep their dropped
-//! inputs and masks. On other devices, what Burn 0.22.1's autodiff saves for each operation:
-//!
-//! | part | kept |
-//! |---|---|
-//! | norm | its input, two numbers a token |
-//! | adapter | its input (once for all that share it), `h [N, r]`; with dropout, a mask and a dropped input each |
-//! | attention | queries, keys, values: an operation of `l1ra-ops`, too |
-//! | MLP | gate and up: the same |
-//! | frozen product, rotation, sum, reshape | nothing |
+//! The input of a norm, `h` and the number a head are f32; the others are in the type of activations. With
+//! dropout the norm and the gate are operations of their own, and adapters keep their dropped inputs and masks,
+//! in f32.
 
 use super::workload::{Home, MicroBatch, Workload};
 
 /// Bytes of an f32.
 pub(super) const F32: u64 = 4;
 
-/// What one layer keeps, in numbers (not bytes), and what it hands on.
+/// What one layer keeps, in bytes, and what it hands on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LayerKept {
     /// Attention and its norm.
@@ -51,17 +44,14 @@ pub(super) fn layers(workload: &Workload, batch: &MicroBatch) -> Vec<LayerKept> 
     (0..workload.config.num_hidden_layers)
         .map(|index| {
             let layer = Layer::new(workload, index, batch);
-            let kept = match workload.home {
-                Home::Flex => layer.kept_by_operations(tracked),
-                Home::OtherCpu | Home::Gpu => layer.kept(tracked),
-            };
+            let kept = layer.kept(tracked);
             tracked = kept.tracked;
             kept
         })
         .collect()
 }
 
-/// Sizes of one layer, in numbers.
+/// Sizes of one layer, in numbers but for `within`.
 struct Layer {
     tokens: u64,
     hidden: u64,
@@ -72,6 +62,9 @@ struct Layer {
     /// Ranks of q, k, v, o, gate, up, down.
     ranks: [u64; 7],
     dropout: bool,
+    /// Bytes of an activation within the block.
+    within: u64,
+    kernels: bool,
 }
 
 impl Layer {
@@ -96,55 +89,43 @@ impl Layer {
                 rank("mlp.down_proj"),
             ],
             dropout: workload.options.dropout > 0.0,
+            within: workload.activation_bytes(),
+            kernels: workload.home == Home::Flex,
         }
     }
 
     fn kept(&self, tracked: bool) -> LayerKept {
-        let tokens = self.tokens;
+        let (tokens, within) = (self.tokens, self.within);
         let [q, k, v, o, gate, up, down] = self.ranks;
-        let norm = |tracked: bool| {
-            if tracked {
-                tokens * (self.hidden + 2)
-            } else {
-                0
-            }
+        let (wide, narrow) = (self.queries + 2 * self.keys, self.queries);
+        let stream = Input {
+            width: self.hidden,
+            kept: F32 * self.hidden,
+            made: F32 * self.hidden,
         };
 
         let mixed = tracked || q + k + v > 0;
-        let mut attention = norm(tracked) + self.adapters(&[q, k, v], self.hidden, tracked);
-        attention += when(mixed, tokens * (self.queries + 2 * self.keys));
-        attention += self.adapters(&[o], self.queries, mixed);
+        let mut attention = self.operation(&[q, k, v], stream, tracked);
+        let numbers = if self.kernels { F32 * self.heads } else { 0 };
+        attention += when(mixed, tokens * (within * wide + numbers));
+        // Attention's output, which attention keeps with kernels, is o's input.
+        attention += when(self.kernels && mixed, tokens * within * narrow);
+        let handed = Input {
+            width: narrow,
+            kept: when(!(self.kernels && mixed), within * narrow),
+            made: 0,
+        };
+        attention += self.operation(&[o], handed, mixed);
 
         let tracked = tracked || mixed || o > 0;
-        let gated = tracked || gate > 0;
-        let raised = tracked || up > 0;
-        let mut mlp = norm(tracked) + self.adapters(&[gate, up], self.hidden, tracked);
-        mlp += when(gated || raised, 2 * tokens * self.inner);
-        mlp += self.adapters(&[down], self.inner, gated || raised);
-        LayerKept {
-            attention,
-            mlp,
-            tracked: tracked || gated || raised || down > 0,
-        }
-    }
-
-    /// As [`kept`](Self::kept) by the operations of `l1ra-ops`.
-    fn kept_by_operations(&self, tracked: bool) -> LayerKept {
-        let tokens = self.tokens;
-        let [q, k, v, o, gate, up, down] = self.ranks;
-        let (wide, narrow) = (self.queries + 2 * self.keys, self.queries);
-
-        let mixed = tracked || q + k + v > 0;
-        let mut attention = self.operation(&[q, k, v], self.hidden, self.hidden, tracked);
-        attention += when(mixed, tokens * (wide + narrow + self.heads));
-        // Attention's output is o's input; without a graph before it, o alone keeps it.
-        let o_kept = self.operation(&[o], narrow, 0, mixed);
-        attention += o_kept + when(!mixed && o > 0, tokens * narrow);
-
-        let tracked = tracked || mixed || o > 0;
-        let mut mlp = self.operation(&[gate, up], self.hidden, self.hidden, tracked);
+        let mut mlp = self.operation(&[gate, up], stream, tracked);
         let gated = tracked || gate + up > 0;
-        mlp += self.operation(&[down], self.inner, 2 * self.inner, gated);
+        let raised = Input {
+            width: self.inner,
+            kept: within * 2 * self.inner,
+            made: within * self.inner,
+        };
+        mlp += self.operation(&[down], raised, gated);
         LayerKept {
             attention,
             mlp,
@@ -152,32 +133,30 @@ impl Layer {
         }
     }
 
-    /// Layers with adapters of `ranks` on one input: `width` numbers a token as they see it, `kept`
-    /// as it is kept, which is before the norm or the gate.
-    fn operation(&self, ranks: &[u64], width: u64, kept: u64, tracked: bool) -> u64 {
+    /// Bytes kept by layers with adapters of `ranks` on one input.
+    fn operation(&self, ranks: &[u64], input: Input, tracked: bool) -> u64 {
         let tokens = self.tokens;
         let count = ranks.iter().filter(|rank| **rank > 0).count() as u64;
         if !tracked && count == 0 {
             return 0;
         }
         if !self.dropout || count == 0 {
-            return tokens * (kept + ranks.iter().sum::<u64>());
+            let low = when(self.kernels, F32 * ranks.iter().sum::<u64>());
+            return tokens * (input.kept + low);
         }
         // The norm or gate keeps its input, the frozen layers what it made of it.
-        let frozen = when(tracked, tokens * (kept + width));
-        frozen + adapters(ranks, tokens * width, tokens, tracked, true)
+        let frozen = when(tracked, tokens * (input.kept + input.made));
+        frozen + F32 * adapters(ranks, tokens * input.width, tokens, tracked, true)
     }
+}
 
-    /// Adapters that share one input of `width`.
-    fn adapters(&self, ranks: &[u64], width: u64, tracked: bool) -> u64 {
-        adapters(
-            ranks,
-            self.tokens * width,
-            self.tokens,
-            tracked,
-            self.dropout,
-        )
-    }
+/// The input of layers: numbers a token as they see it; bytes of it as it is kept, which is before the norm or
+/// the gate; bytes of what those make of it.
+#[derive(Clone, Copy)]
+struct Input {
+    width: u64,
+    kept: u64,
+    made: u64,
 }
 
 /// Numbers kept by adapters of `ranks` on one input of `input` numbers in `tokens` rows.

@@ -153,7 +153,8 @@ impl<'a> Probe<'a> {
     fn positions(&self, rows: usize, length: usize) -> Positions {
         let config = &self.workload.config;
         let inverse = inverse_frequencies(config);
-        Positions::new(config, &inverse, 0, [rows, length], &self.device)
+        let within = self.workload.activation_type();
+        Positions::new(config, &inverse, 0, [rows, length], &self.device).with_activations(within)
     }
 
     fn activations(&self, rows: usize, length: usize) -> Tensor<3> {

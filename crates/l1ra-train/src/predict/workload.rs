@@ -1,6 +1,9 @@
 //! [`Workload`]: what a run will ask of the machine, known before any weight is loaded.
 
-use burn::{backend::DispatchDevice, tensor::Device};
+use burn::{
+    backend::DispatchDevice,
+    tensor::{Device, FloatDType},
+};
 use l1ra_core::{
     L1raConfig,
     config::{BudgetUnit, Policy},
@@ -12,7 +15,7 @@ use l1ra_models::{
 };
 use serde::Serialize;
 
-use crate::{error::TrainError, predict::source::WeightsFrom};
+use crate::{activations::Activations, error::TrainError, predict::source::WeightsFrom};
 
 /// Where tensors live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -121,6 +124,8 @@ pub struct Workload {
     pub packed: bool,
     /// Whether activations of blocks are made again in the backward.
     pub recompute: bool,
+    /// What activations within blocks are kept in.
+    pub activations: Activations,
     /// Micro-batches of an evaluation; none: nothing is evaluated.
     pub eval: Vec<MicroBatch>,
     /// Where tensors will live.
@@ -149,6 +154,7 @@ impl Workload {
             train: batches,
             packed: false,
             recompute: false,
+            activations: Activations::default(),
             eval: Vec::new(),
             home: Home::default(),
         })
@@ -170,17 +176,34 @@ impl Workload {
         }
     }
 
+    /// What matrices will be kept in.
+    fn base(&self) -> FloatDType {
+        let stored = match (self.storage, self.source) {
+            (Storage::F32, _) | (Storage::AsStored, WeightsFrom::Memory) => StoredType::F32,
+            (Storage::BF16, _) => StoredType::BF16,
+            (Storage::F16, _) => StoredType::F16,
+            (Storage::AsStored, WeightsFrom::Files { stored, .. }) => stored,
+        };
+        match stored {
+            StoredType::F32 => FloatDType::F32,
+            StoredType::BF16 => FloatDType::BF16,
+            StoredType::F16 => FloatDType::F16,
+        }
+    }
+
     /// Bytes of one number of a matrix.
     pub(crate) fn element(&self) -> u64 {
-        match (self.storage, self.source) {
-            (Storage::F32, _) => 4,
-            (Storage::BF16 | Storage::F16, _) => 2,
-            (Storage::AsStored, WeightsFrom::Files { stored, .. }) => match stored {
-                StoredType::F32 => 4,
-                StoredType::F16 | StoredType::BF16 => 2,
-            },
-            (Storage::AsStored, WeightsFrom::Memory) => 4,
-        }
+        bytes_of(self.base())
+    }
+
+    /// The type of activations within a block.
+    pub(crate) fn activation_type(&self) -> FloatDType {
+        self.activations.of_base(self.base())
+    }
+
+    /// Bytes of one of them.
+    pub(crate) fn activation_bytes(&self) -> u64 {
+        bytes_of(self.activation_type())
     }
 
     /// Shapes of all weights.
@@ -273,6 +296,13 @@ impl Workload {
             free -= taken;
         }
         parameters.max(now)
+    }
+}
+
+fn bytes_of(dtype: FloatDType) -> u64 {
+    match dtype {
+        FloatDType::F32 => 4,
+        _ => 2,
     }
 }
 
