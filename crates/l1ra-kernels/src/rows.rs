@@ -1,5 +1,6 @@
 //! Small things done to the rows of a matrix, shared among threads.
 
+use half::bf16;
 use rayon::prelude::*;
 
 use crate::{
@@ -51,6 +52,24 @@ vectorized! {
     /// `out = x`, rounded.
     pub(crate) fn narrow<T: Activation>(out: &mut [T], x: &[f32]) {
         out.iter_mut().zip(x).for_each(|(out, x)| *out = T::narrow(*x));
+    }
+}
+
+/// `x` in two parts: `high`, which is x rounded, and `low`, what is missing from it, rounded.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn split(high: &mut [bf16], low: &mut [bf16], x: &[f32]) {
+    assert!(high.len() == x.len() && low.len() == x.len(), "lengths");
+    split_values(high, low, x);
+}
+
+vectorized! {
+    fn split_values(high: &mut [bf16], low: &mut [bf16], x: &[f32]) {
+        for ((high, low), x) in high.iter_mut().zip(low).zip(x) {
+            *high = bf16::narrow(*x);
+            *low = bf16::narrow(*x - high.widen());
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Kernels on Burn's CPU backend.
 
+mod halves;
+
 use std::borrow::Cow;
 
 use burn::{
@@ -273,6 +275,66 @@ fn gate<T: Number>(gate_up: &[T], d: usize) -> Vec<T> {
     gated
 }
 
+/// `x·A` of every layer with an adapter.
+fn lows(prepared: &Prepared<'_>, parts: &[Part<Flex>]) -> Vec<Option<Vec<f32>>> {
+    let ([n, d_in], x) = (prepared.shape, &prepared.numbers);
+    let adapters = parts.iter().map(|part| part.adapter.as_ref());
+    if halves::apply(x.values()) {
+        let matrices: Vec<_> = adapters
+            .clone()
+            .flatten()
+            .map(|Adapter { a, .. }| (values(a), width(a, 1)))
+            .collect();
+        let matrices: Vec<_> = matrices.iter().map(|(a, r)| (&**a, *r)).collect();
+        let mut found = halves::by_narrow(x.left(d_in, 0), [n, d_in], &matrices, false).into_iter();
+        return adapters
+            .map(|adapter| adapter.and_then(|_| found.next()))
+            .collect();
+    }
+    let each = |Adapter { a, .. }: &Adapter<Flex>| {
+        let r = width(a, 1);
+        let mut h = room(n * r);
+        let term = Term::new(x.left(d_in, 0), right(a), d_in);
+        f32::products(&mut h, r, [n, r], &[term]);
+        h
+    };
+    adapters.map(|adapter| adapter.map(each)).collect()
+}
+
+/// `dy·Bᵀ`, for `dy` in rows that are `total` apart and from column `at` on.
+fn slopes_of_low(dy: &Numbers<'_>, [total, at]: [usize; 2], b: &FlexTensor, n: usize) -> Vec<f32> {
+    let [r, d_out] = [0, 1].map(|axis| width(b, axis));
+    if halves::apply(dy.values()) {
+        let matrix = values(b);
+        let mut found = halves::by_narrow(dy.left(total, at), [n, d_out], &[(&matrix, r)], true);
+        return found.swap_remove(0);
+    }
+    let mut dh = room(n * r);
+    let term = Term::new(dy.left(total, at), right(b).transpose(), d_out);
+    f32::products(&mut dh, r, [n, r], &[term]);
+    dh
+}
+
+/// `Mᵀ·x` for every `M [n, r]` and rows of `d` that are `row` apart, from column `at` on: each `[r, d]`.
+fn turned_products(
+    matrices: &[(&[f32], usize)],
+    x: &Numbers<'_>,
+    [row, at]: [usize; 2],
+    [n, d]: [usize; 2],
+) -> Vec<Vec<f32>> {
+    if halves::apply(x.values()) {
+        return halves::narrow_by(x.right(row, at), [n, d], matrices);
+    }
+    // Products with few rows of output read x where it lies.
+    let each = |(matrix, r): &(&[f32], usize)| {
+        let mut out = room(r * d);
+        let term = Term::new(Left::transposed(matrix, *r), x.right(row, at), n);
+        f32::products(&mut out, d, [*r, d], &[term]);
+        out
+    };
+    matrices.iter().map(each).collect()
+}
+
 /// The layers' outputs side by side.
 fn outputs<T: Number>(
     prepared: &Prepared<'_>,
@@ -287,23 +349,22 @@ fn outputs<T: Number>(
         false => vec![T::default(); n * total],
     };
     let left = prepared.numbers.left(d_in, 0);
+    let lows = lows(prepared, parts);
     let mut low = Vec::new();
     let mut at = 0;
-    for part in parts {
+    for (part, h) in parts.iter().zip(lows) {
         let d_out = width(&part.weight, 1);
         let base = Term::new(left, right(&part.weight), d_in);
         let out = &mut y[at.min(n * total)..];
-        match &part.adapter {
+        match part.adapter.as_ref().zip(h) {
             None => {
                 if read {
                     T::products(out, total, [n, d_out], &[base]);
                 }
                 low.push(None);
             }
-            Some(Adapter { a, g, b }) => {
+            Some((Adapter { g, b, .. }, h)) => {
                 let r = width(b, 0);
-                let mut h = room(n * r);
-                f32::products(&mut h, r, [n, r], &[Term::new(left, right(a), d_in)]);
                 if read {
                     let scaled = gated(&h, &values(g));
                     let side = Term::new(Left::rows(&scaled, r), right(b), r);
@@ -347,7 +408,7 @@ impl LinearKernels for Flex {
         let mut sides = Vec::new();
         for (part, h) in parts.iter().zip(low) {
             let d_out = width(&part.weight, 1);
-            let (left, right_dy) = (dy.left(total, at), dy.right(total, at));
+            let place = [total, at];
             at += d_out;
             let (Some(Adapter { a, g, b }), Some(h)) = (&part.adapter, h) else {
                 sides.push(None);
@@ -355,31 +416,16 @@ impl LinearKernels for Flex {
             };
             let r = width(b, 0);
             let (h, g) = (values(h), values(g));
-            let mut dh = room(n * r);
-            f32::products(
-                &mut dh,
-                r,
-                [n, r],
-                &[Term::new(left, right(b).transpose(), d_out)],
-            );
+            let dh = slopes_of_low(&dy, place, b, n);
             let dg = rows::column_dots(&h, &dh, r);
-            let d_gated = gated(&dh, &g);
             let scaled = gated(&h, &g);
-            // dAᵀ, as products with few rows of output read x where it lies.
-            let mut turned = room(r * d_in);
-            let term = Term::new(Left::transposed(&d_gated, r), x_numbers.right(d_in, 0), n);
-            f32::products(&mut turned, d_in, [r, d_in], &[term]);
-            let mut da = room(d_in * r);
-            rows::transpose(&mut da, &turned, d_in);
-            let mut db = room(r * d_out);
-            let term = Term::new(Left::transposed(&scaled, r), right_dy, n);
-            f32::products(&mut db, d_out, [r, d_out], &[term]);
-            let gradients = AdapterGradients {
-                a: tensor(da, [d_in, r]),
+            let mut db = turned_products(&[(&scaled, r)], &dy, place, [n, d_out]);
+            sides.push(Some(Side {
+                a,
+                d_gated: gated(&dh, &g),
                 g: tensor(dg, [r]),
-                b: tensor(db, [r, d_out]),
-            };
-            sides.push(Some((gradients, d_gated, a)));
+                b: tensor(db.swap_remove(0), [r, d_out]),
+            }));
         }
         let dx = wanted.x.then(|| {
             let mut terms = Vec::new();
@@ -388,7 +434,7 @@ impl LinearKernels for Flex {
                 let d_out = width(&part.weight, 1);
                 let left = dy.left(total, at);
                 terms.push(Term::new(left, right(&part.weight).transpose(), d_out));
-                if let Some((_, d_gated, a)) = side {
+                if let Some(Side { a, d_gated, .. }) = side {
                     let r = width(a, 1);
                     terms.push(Term::new(Left::rows(d_gated, r), right(a).transpose(), r));
                 }
@@ -396,14 +442,38 @@ impl LinearKernels for Flex {
             }
             in_type_of!(x.dtype(), gradient_of(x, before, &prepared, &terms))
         });
+        let matrices: Vec<_> = sides
+            .iter()
+            .flatten()
+            .map(|side| (side.d_gated.as_slice(), width(side.a, 1)))
+            .collect();
+        let turned = turned_products(&matrices, x_numbers, [d_in, 0], [n, d_in]);
+        let mut turned = turned.into_iter();
+        let mut finished = |side: Side<'_>| {
+            let turned = turned.next()?;
+            let mut da = room(turned.len());
+            rows::transpose(&mut da, &turned, d_in);
+            Some(AdapterGradients {
+                a: tensor(da, [d_in, width(side.a, 1)]),
+                g: side.g,
+                b: side.b,
+            })
+        };
+        let adapters = sides.into_iter().map(|side| side.and_then(&mut finished));
         Gradients {
             x: dx,
-            adapters: sides
-                .into_iter()
-                .map(|side| side.map(|(gradients, ..)| gradients))
-                .collect(),
+            adapters: adapters.collect(),
         }
     }
+}
+
+/// What a layer's adapter has found for its gradients so far.
+struct Side<'a> {
+    a: &'a FlexTensor,
+    /// `dh ∘ g`.
+    d_gated: Vec<f32>,
+    g: FlexTensor,
+    b: FlexTensor,
 }
 
 /// The gradient of an input of type `T`: the sum of `terms`, which is that of what the prologue made of it,

@@ -245,6 +245,7 @@ fn train(
             JsonLines::resume(input.output, progress)?
         }
     };
+    options.activations.set(&mut model);
     let scale = LossScale::of(&model);
     let mut strategy = StepStrategy::new(options, ranks.clone(), device.clone())
         .with_loss_scale(scale.clone())
@@ -286,7 +287,6 @@ fn train(
         options.schedule,
     )
     .starting_at(done);
-    options.activations.set(&mut model);
     let mut model = FineTune::new(model, Some(ranks.clone()))
         .with_seed(options.seed)
         .with_loss_scale(scale);

@@ -483,6 +483,21 @@ struct Packed<'a> {
     panel: usize,
 }
 
+impl Packed<'_> {
+    /// Whether the left side is f32 as it is.
+    fn is_wide(&self) -> bool {
+        matches!(self.block.term.left.values, Values::F32(_))
+    }
+}
+
+/// The first `len` values of a buffer that only grows: what they hold is of no interest.
+fn room<T: Copy>(values: &mut Vec<T>, len: usize, new: T) -> &mut [T] {
+    if values.len() < len {
+        values.resize(len, new);
+    }
+    &mut values[..len]
+}
+
 /// Rows of left sides in bf16 that are widened at once.
 const WIDENED_ROWS: usize = 24;
 
@@ -543,9 +558,7 @@ fn packed<'a>(
 
 /// Room for `len` values that begins at a line of the cache.
 fn aligned(values: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if values.len() < len + LINE {
-        values.resize(len + LINE, 0.0);
-    }
+    let values = room(values, len + LINE, 0.0);
     let skip = values.as_ptr().align_offset(LINE * size_of::<f32>());
     &mut values[skip.min(LINE)..][..len]
 }
@@ -563,8 +576,7 @@ unsafe fn multiply(
     packed: &[Packed<'_>],
     add: bool,
 ) {
-    let is_wide = |packed: &Packed<'_>| matches!(packed.block.term.left.values, Values::F32(_));
-    let step = match packed.iter().all(is_wide) {
+    let step = match packed.iter().all(Packed::is_wide) {
         true => rows.len(),
         false => WIDENED_ROWS,
     };
@@ -584,9 +596,12 @@ unsafe fn multiply(
 
 /// `rows` of the left sides beside the right sides; those in bf16 are widened into `wide`.
 fn strips(packed: &[Packed<'_>], rows: &Range<usize>, wide: &mut Vec<f32>) -> Vec<Strip> {
-    let room = packed.iter().map(|packed| packed.block.len).sum::<usize>();
-    wide.resize(room * rows.len(), 0.0);
-    let mut wide = &mut wide[..];
+    let width: usize = packed
+        .iter()
+        .filter(|packed| !packed.is_wide())
+        .map(|packed| packed.block.len)
+        .sum();
+    let mut wide = room(wide, width * rows.len(), 0.0);
     let each = |packed: &Packed<'_>| {
         let Block { term, from, len } = packed.block;
         let left = term.left;

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::{
     Before, Block, Part, Term, Values,
     native::{self, Line, PANEL_BYTES, SIDE, Unit},
+    room,
 };
 use crate::{gemm::tile::Tiles, rows, share::Disjoint};
 
@@ -124,8 +125,8 @@ impl Sides<'_> {
         let (first, n) = (part.columns.start, part.columns.len());
         let single = super::packed(panels, tiles.columns(), &self.single, part);
         let lines = |group: &native::Group<'_>| n.div_ceil(SIDE) * group.lines();
-        native::resize(native, self.native.iter().map(lines).sum());
-        let mut rest = &mut native[..];
+        let native = room(native, self.native.iter().map(lines).sum(), native::ZERO);
+        let mut rest = &mut *native;
         for group in &self.native {
             let (panels, after) = rest.split_at_mut(lines(group));
             native::pack_right(panels, group, first, n);
@@ -133,8 +134,10 @@ impl Sides<'_> {
         }
         for top in part.rows.clone().step_by(ROWS) {
             let lines_here = top..(top + ROWS).min(part.rows.end);
-            sums.clear();
-            sums.resize(lines_here.len() * n, 0.0);
+            let sums = room(sums, lines_here.len() * n, 0.0);
+            if single.is_empty() && self.native.is_empty() {
+                sums.fill(0.0);
+            }
             if !single.is_empty() {
                 let columns = 0..n;
                 // SAFETY: the sums have these rows and columns, and left sides were checked.

@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{Before, Right, Term, Values};
+use super::{Before, Right, Term, Values, room};
 use crate::{pack::turn, share::Disjoint, vector::vectorized};
 
 mod unit;
@@ -40,7 +40,7 @@ pub(super) const PANEL_BYTES: usize = 1 << 20;
 #[repr(C, align(64))]
 pub(super) struct Line([u32; TILE]);
 
-const ZERO: Line = Line([0; TILE]);
+pub(super) const ZERO: Line = Line([0; TILE]);
 
 #[derive(Default)]
 struct Buffers {
@@ -159,7 +159,7 @@ impl Part {
             unit.with(|| {
                 for (index, group) in groups.iter().enumerate() {
                     let add = index > 0 || before == Before::Add;
-                    resize(panels, n.div_ceil(SIDE) * group.lines());
+                    let panels = room(panels, n.div_ceil(SIDE) * group.lines(), ZERO);
                     pack_right(panels, group, first, n);
                     let out = out.pointer(top * row + first);
                     // SAFETY: as the caller promises.
@@ -185,7 +185,7 @@ pub(super) unsafe fn multiply(
     strip: &mut Vec<Line>,
     add: bool,
 ) {
-    resize(strip, group.lines());
+    let strip = room(strip, group.lines(), ZERO);
     for i in (0..m).step_by(SIDE) {
         let rows = SIDE.min(m - i);
         pack_left(unit, strip, group, top + i, rows);
@@ -199,10 +199,6 @@ pub(super) unsafe fn multiply(
             }
         }
     }
-}
-
-pub(super) fn resize(lines: &mut Vec<Line>, len: usize) {
-    lines.resize(len, ZERO);
 }
 
 /// One block of the output, of which `rows` and `columns` exist.
@@ -280,22 +276,39 @@ vectorized! {
         let right = group.term.right;
         let depth = group.len.next_multiple_of(DEPTH);
         let values = &group.values[group.from * right.row + first * right.column..];
-        for (index, panel) in panels.chunks_exact_mut(depth).enumerate() {
-            for line in (0..depth).step_by(TILE) {
-                let (k, j) = (line / DEPTH * DEPTH, index * SIDE + line % DEPTH);
-                let tile = &mut panel[line..][..TILE];
-                let (columns, len) = (n.saturating_sub(j).min(TILE), DEPTH.min(group.len - k));
-                let at = k * right.row + j * right.column;
-                match (columns, len, right) {
-                    (TILE, DEPTH, Right { column: 1, row, .. }) => {
-                        pairs_of_rows(tile, &values[at..], row);
-                    }
-                    (TILE, DEPTH, Right { row: 1, column, .. }) => {
-                        pairs_in_place(tile, &values[at..], column);
-                    }
-                    _ => any(tile, values, right, [k, j], [len, columns]),
-                }
+        // In the order in which the matrix lies: a part of all its rows, or one column after the other.
+        let rows = if right.column == 1 { DEPTH } else { depth };
+        for top in (0..depth).step_by(rows) {
+            for (index, panel) in panels.chunks_exact_mut(depth).enumerate() {
+                let part = &mut panel[top..][..rows];
+                pack_tiles(part, values, right, [top, index * SIDE], [group.len, n]);
             }
+        }
+    }
+}
+
+/// The tiles of a panel from row `top` and column `first` on, of a side with `depth` rows and `n` columns.
+#[inline(always)]
+fn pack_tiles(
+    panel: &mut [Line],
+    values: &[bf16],
+    right: Right<'_>,
+    [top, first]: [usize; 2],
+    [depth, n]: [usize; 2],
+) {
+    for (index, tile) in panel.chunks_exact_mut(TILE).enumerate() {
+        let line = index * TILE;
+        let (k, j) = (top + line / DEPTH * DEPTH, first + line % DEPTH);
+        let (columns, len) = (n.saturating_sub(j).min(TILE), DEPTH.min(depth - k));
+        let at = k * right.row + j * right.column;
+        match (columns, len, right) {
+            (TILE, DEPTH, Right { column: 1, row, .. }) => {
+                pairs_of_rows(tile, &values[at..], row);
+            }
+            (TILE, DEPTH, Right { row: 1, column, .. }) => {
+                pairs_in_place(tile, &values[at..], column);
+            }
+            _ => any(tile, values, right, [k, j], [len, columns]),
         }
     }
 }
