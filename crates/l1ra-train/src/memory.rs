@@ -17,7 +17,7 @@ use std::fmt;
 
 use burn::tensor::Device;
 
-pub use allocator::{allocated_bytes, keep_freed_memory};
+pub use allocator::{RETURNED_BYTES, allocated_bytes, keep_freed_memory, return_freed_memory};
 
 /// Bytes of this process in memory now, or `None` where the system does not say.
 pub fn resident_bytes() -> Option<u64> {

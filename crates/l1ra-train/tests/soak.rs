@@ -23,7 +23,7 @@ use l1ra_train::{
     TrainError, TrainOptions,
     checkpoint::CheckpointOptions,
     finetune,
-    memory::{allocated_bytes, keep_freed_memory},
+    memory::{allocated_bytes, return_freed_memory},
     observe::{Observer, StepMetrics},
     run::RunInput,
 };
@@ -75,7 +75,8 @@ fn quarters(held: &[[u64; 4]]) -> [[u64; 4]; 2] {
 
 #[test]
 fn a_long_run_does_not_grow() {
-    keep_freed_memory();
+    // Else free pieces between blocks that stay come on top, which grow for a while: 3 to 4 % here.
+    return_freed_memory();
     let steps = env::var("L1RA_SOAK_STEPS").ok();
     let steps: usize = steps.map_or(2000, |steps| steps.parse().unwrap());
     let device = Device::flex();
@@ -128,9 +129,8 @@ fn a_long_run_does_not_grow() {
         last[3],
     );
     assert!(report.ranks.moved() > 0);
-    // Two per cent, and the record of the updates between; free pieces come on top in what is resident,
-    // and grow for a while.
+    // Two per cent, and the record of the updates between.
     assert!(last[1] <= second[1] + second[1] / 50 + 65_536);
-    assert!(last[0] <= second[0] + second[0] / 10);
+    assert!(last[0] <= second[0] + second[0] / 50 + 65_536);
     assert_eq!(second[2..], last[2..]);
 }
