@@ -353,5 +353,5 @@ fn output_in_bf16_is_rounded_once() {
 fn output_in_bf16_without_terms_is_zero() {
     let mut out = [bf16::ONE; 6];
     sum_of_products_in_bf16(&mut out, 3, [2, 2], &[]);
-    assert_eq!(out.map(|v| v.to_f32()), [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+    assert_eq!(out.map(bf16::to_f32), [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
 }

@@ -142,7 +142,7 @@ impl<'a> Left<'a> {
             let start = i * self.row + from * self.column;
             match self.values {
                 Values::Bf16(values) if self.column == 1 => {
-                    rows::widen(out, &values[start..][..len])
+                    rows::widen(out, &values[start..][..len]);
                 }
                 values => {
                     for (j, out) in out.iter_mut().enumerate() {
