@@ -73,21 +73,10 @@ pub(super) fn run(
     terms: &[Term<'_>],
 ) {
     let sides = Sides::new(unit, terms);
-    let threads = rayon::current_num_threads();
     let [least, most] = PANELS;
     let held = (PANEL_BYTES / (SIDE * sides.column_bytes().max(1))).clamp(least, most);
-    let panels = n.div_ceil(SIDE);
-    let parts = panels.div_ceil(held).next_multiple_of(threads).min(panels);
-    let columns = panels.div_ceil(parts) * SIDE;
-    // Rows are cut only where there are too few columns to go round.
-    let parts = n.div_ceil(columns);
-    let row_parts = if parts >= threads {
-        1
-    } else {
-        threads.div_ceil(parts).min(m.div_ceil(ROWS))
-    };
-    let rows = m.div_ceil(row_parts).next_multiple_of(ROWS);
-    let row_parts = m.div_ceil(rows);
+    let [rows, columns] = native::cut([m, n], held, [ROWS, ROWS]);
+    let [row_parts, parts] = [m.div_ceil(rows), n.div_ceil(columns)];
     let task = |index: usize| {
         let (i, j) = (index % row_parts * rows, index / row_parts * columns);
         let part = Part {

@@ -84,22 +84,8 @@ pub(super) fn run(
     let groups = groups(terms);
     let deepest = groups.iter().map(|group| group.len).max().unwrap_or(1);
     let panel = deepest.next_multiple_of(DEPTH) * SIDE * size_of::<bf16>();
-    let panels = n.div_ceil(SIDE);
-    let threads = rayon::current_num_threads();
-    let parts = panels
-        .div_ceil((PANEL_BYTES / panel).max(1))
-        .next_multiple_of(threads)
-        .min(panels);
-    let columns = panels.div_ceil(parts) * SIDE;
-    // Rows are cut only where there are too few columns to go round.
-    let parts = n.div_ceil(columns);
-    let row_parts = if parts >= threads {
-        1
-    } else {
-        threads.div_ceil(parts).min(m.div_ceil(4 * SIDE))
-    };
-    let rows = m.div_ceil(row_parts).next_multiple_of(SIDE);
-    let row_parts = m.div_ceil(rows);
+    let [rows, columns] = cut([m, n], (PANEL_BYTES / panel).max(1), [4 * SIDE, SIDE]);
+    let [row_parts, parts] = [m.div_ceil(rows), n.div_ceil(columns)];
     let task = |index: usize| {
         let (i, j) = (index % row_parts * rows, index / row_parts * columns);
         let part = Part {
@@ -114,6 +100,22 @@ pub(super) fn run(
         1 => task(0),
         tasks => (0..tasks).into_par_iter().for_each(task),
     }
+}
+
+/// Rows and columns of a task, which holds `held` panels at most. Rows are cut only where there are too few
+/// columns to go round: into no less than the first of `least`, and multiples of the second.
+pub(super) fn cut([m, n]: [usize; 2], held: usize, least: [usize; 2]) -> [usize; 2] {
+    let threads = rayon::current_num_threads();
+    let panels = n.div_ceil(SIDE);
+    let parts = panels.div_ceil(held).next_multiple_of(threads).min(panels);
+    let columns = panels.div_ceil(parts) * SIDE;
+    let parts = n.div_ceil(columns);
+    let row_parts = if parts >= threads {
+        1
+    } else {
+        threads.div_ceil(parts).min(m.div_ceil(least[0]))
+    };
+    [m.div_ceil(row_parts).next_multiple_of(least[1]), columns]
 }
 
 /// What is summed over, in parts, of those terms whose right side is bf16.
