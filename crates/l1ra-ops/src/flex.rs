@@ -237,16 +237,12 @@ fn prepare<'a>(x: &'a FlexTensor, before: &Before<Flex>, narrow: bool) -> Prepar
             shape: [n, width],
         },
         Before::Norm { weight, epsilon } => {
-            let mut inverse = room(n);
-            let (x, weight) = (values(x), values(weight));
-            let numbers = if narrow {
-                let mut normed = room(n * width);
-                norm::forward(&mut normed, &mut inverse, &x, &weight, *epsilon);
-                Numbers::Bf16(Cow::Owned(normed))
+            let (numbers, inverse) = if narrow {
+                let (y, inverse) = normed(x, weight, *epsilon);
+                (Numbers::Bf16(Cow::Owned(y)), inverse)
             } else {
-                let mut normed = room(n * width);
-                norm::forward(&mut normed, &mut inverse, &x, &weight, *epsilon);
-                Numbers::F32(Cow::Owned(normed))
+                let (y, inverse) = normed(x, weight, *epsilon);
+                (Numbers::F32(Cow::Owned(y)), inverse)
             };
             Prepared {
                 numbers,
@@ -266,6 +262,28 @@ fn prepare<'a>(x: &'a FlexTensor, before: &Before<Flex>, narrow: bool) -> Prepar
             }
         }
     }
+}
+
+/// RMS norm of the rows of `x`, and the inverse roots.
+fn normed<T: Number>(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> (Vec<T>, Vec<f32>) {
+    let [n, d] = rows_of(x);
+    let (mut y, mut inverse) = (room(n * d), room(n));
+    norm::forward(&mut y, &mut inverse, &values(x), &values(weight), epsilon);
+    (y, inverse)
+}
+
+/// The gradient of a norm's input.
+fn through_norm(dy: &[f32], x: &FlexTensor, weight: &FlexTensor, inverse: &[f32]) -> FlexTensor {
+    let mut dx = room::<f32>(dy.len());
+    norm::backward(&mut dx, dy, &values(x), &values(weight), inverse);
+    tensor(dx, x.layout().shape().clone())
+}
+
+/// The gradient of a gate's input.
+fn through_gate<T: Number>(dy: &[T], gate_up: &FlexTensor) -> FlexTensor {
+    let mut dx = room::<T>(2 * dy.len());
+    swiglu::backward(&mut dx, dy, &values(gate_up), rows_of(gate_up)[1] / 2);
+    tensor(dx, gate_up.layout().shape().clone())
 }
 
 /// `silu(gate) ∘ up`, rows of `d`.
@@ -292,11 +310,8 @@ fn lows(prepared: &Prepared<'_>, parts: &[Part<Flex>]) -> Vec<Option<Vec<f32>>> 
             .collect();
     }
     let each = |Adapter { a, .. }: &Adapter<Flex>| {
-        let r = width(a, 1);
-        let mut h = room(n * r);
         let term = Term::new(x.left(d_in, 0), right(a), d_in);
-        f32::products(&mut h, r, [n, r], &[term]);
-        h
+        summed(&[term], [n, width(a, 1)])
     };
     adapters.map(|adapter| adapter.map(each)).collect()
 }
@@ -309,10 +324,8 @@ fn slopes_of_low(dy: &Numbers<'_>, [total, at]: [usize; 2], b: &FlexTensor, n: u
         let mut found = halves::by_narrow(dy.left(total, at), [n, d_out], &[(&matrix, r)], true);
         return found.swap_remove(0);
     }
-    let mut dh = room(n * r);
     let term = Term::new(dy.left(total, at), right(b).transpose(), d_out);
-    f32::products(&mut dh, r, [n, r], &[term]);
-    dh
+    summed(&[term], [n, r])
 }
 
 /// `Mᵀ·x` for every `M [n, r]` and rows of `d` that are `row` apart, from column `at` on: each `[r, d]`.
@@ -327,10 +340,8 @@ fn turned_products(
     }
     // Products with few rows of output read x where it lies.
     let each = |(matrix, r): &(&[f32], usize)| {
-        let mut out = room(r * d);
         let term = Term::new(Left::transposed(matrix, *r), x.right(row, at), n);
-        f32::products(&mut out, d, [*r, d], &[term]);
-        out
+        summed(&[term], [*r, d])
     };
     matrices.iter().map(each).collect()
 }
@@ -485,23 +496,20 @@ fn gradient_of<T: Number>(
     terms: &[Term<'_>],
 ) -> FlexTensor {
     let [n, d_in] = prepared.shape;
-    let shape = x.layout().shape().clone();
-    if let Before::Norm { weight, .. } = before {
-        let mut dy = room(n * d_in);
-        f32::products(&mut dy, d_in, [n, d_in], terms);
-        let mut dx = room(n * d_in);
-        let (x, weight) = (values(x), values(weight));
-        norm::backward(&mut dx, &dy, &x, &weight, &prepared.inverse);
-        return tensor(dx, shape);
+    match before {
+        Before::Nothing => tensor(summed::<T>(terms, [n, d_in]), x.layout().shape().clone()),
+        Before::Norm { weight, .. } => {
+            through_norm(&summed(terms, [n, d_in]), x, weight, &prepared.inverse)
+        }
+        Before::Swiglu => through_gate(&summed::<T>(terms, [n, d_in]), x),
     }
-    let mut dy = room::<T>(n * d_in);
-    T::products(&mut dy, d_in, [n, d_in], terms);
-    if let Before::Nothing = before {
-        return tensor(dy, shape);
-    }
-    let mut dx = room::<T>(2 * n * d_in);
-    swiglu::backward(&mut dx, &dy, &values(x), d_in);
-    tensor(dx, shape)
+}
+
+/// A sum of products, `[n, d]`.
+fn summed<T: Number>(terms: &[Term<'_>], [n, d]: [usize; 2]) -> Vec<T> {
+    let mut sum = room(n * d);
+    T::products(&mut sum, d, [n, d], terms);
+    sum
 }
 
 impl AttentionKernels for Flex {
@@ -573,9 +581,8 @@ pub(crate) fn attend_cached(
 
 impl NormKernels for Flex {
     fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> [FlexTensor; 2] {
-        let [n, d] = rows_of(x);
-        let (mut y, mut inverse) = (room::<f32>(n * d), room(n));
-        norm::forward(&mut y, &mut inverse, &values(x), &values(weight), epsilon);
+        let (y, inverse) = normed::<f32>(x, weight, epsilon);
+        let n = inverse.len();
         [tensor(y, x.layout().shape().clone()), tensor(inverse, [n])]
     }
 
@@ -585,16 +592,7 @@ impl NormKernels for Flex {
         weight: &FlexTensor,
         inverse: &FlexTensor,
     ) -> FlexTensor {
-        let [n, d] = rows_of(x);
-        let mut dx = room(n * d);
-        norm::backward(
-            &mut dx,
-            &values(dy),
-            &values(x),
-            &values(weight),
-            &values(inverse),
-        );
-        tensor(dx, x.layout().shape().clone())
+        through_norm(&values(dy), x, weight, &values(inverse))
     }
 }
 
@@ -614,10 +612,7 @@ fn gate_tensor<T: Number>(gate_up: &FlexTensor) -> FlexTensor {
 }
 
 fn gate_backward<T: Number>(dy: &FlexTensor, gate_up: &FlexTensor) -> FlexTensor {
-    let [n, width] = rows_of(gate_up);
-    let mut dx = room::<T>(n * width);
-    swiglu::backward(&mut dx, &values(dy), &values(gate_up), width / 2);
-    tensor(dx, gate_up.layout().shape().clone())
+    through_gate::<T>(&values(dy), gate_up)
 }
 
 impl LossKernels for Flex {

@@ -276,8 +276,8 @@ impl Prologue {
 ///
 /// Uses [`LinearKernels`] where the tensors' backend has them, there are up to three layers, the weights are
 /// frozen and stored in f32, bf16 or f16, input and output are f32 or bf16 (f32 before a norm), and adapters
-/// f32; [`in_steps`] elsewhere. Values and
-/// gradients are the same, except that the latter multiplies in the weight's type.
+/// f32; [`in_steps`] elsewhere. Values and gradients are the same, except that the latter multiplies in the
+/// weight's type.
 ///
 /// # Panics
 /// If shapes do not fit, as Burn's own operations do.

@@ -6,27 +6,16 @@ use insta::assert_snapshot;
 
 use crate::{
     PAUSE, RESUME, STEPS, TRAIN, assert_whole, checkpoints, finish, place, said, start, steps_done,
-    support::Place, wait_until,
+    support::Place, through, wait_until,
 };
 
 /// The program under a limit on the size of files, which fails like a full disk: `EFBIG` in place of
 /// `ENOSPC`, after part of the file was written.
 fn limited(place: &Place, blocks: u64, args: &[&str]) -> (Option<i32>, String) {
-    let made = place.command(args);
     let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
-    let mut command = Command::new("bash");
-    command
-        .args(["-c", &script])
-        .arg(made.get_program())
-        .args(args)
-        .current_dir(place.path(""));
-    for (name, value) in made.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let output = command.output().unwrap();
+    let output = through(place, &["bash", "-c", &script], args)
+        .output()
+        .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     (output.status.code(), place.portable(&said))
 }
@@ -97,27 +86,20 @@ fn a_folder_that_vanishes_is_said() {
 
 /// The program as a user who owns nothing here, where this one may write everywhere; `None` where that cannot
 /// be arranged.
-fn unprivileged(place: &Place, args: &[&str]) -> Option<assert_cmd::Command> {
-    let made = place.command(args);
-    let as_nobody = |args: &[&str]| {
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-            .arg(made.get_program())
-            .args(args)
-            .current_dir(place.path(""));
-        for (name, value) in made.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command
-    };
+fn unprivileged(place: &Place, args: &[&str]) -> Option<Command> {
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
     let open = fs::Permissions::from_mode(0o755);
     fs::set_permissions(place.path(""), open).unwrap();
-    let there = as_nobody(&["--version"]).output().ok()?;
-    there.status.success().then(|| as_nobody(args).into())
+    let there = through(place, &nobody, &["--version"]).output().ok()?;
+    there
+        .status
+        .success()
+        .then(|| through(place, &nobody, args))
 }
 
 #[test]
@@ -128,7 +110,7 @@ fn a_folder_that_may_not_be_written_is_said_before_training() {
     fs::set_permissions(place.path("out"), closed).unwrap();
     let may_write = fs::write(place.path("out/probe"), "").is_ok();
     let mut command = match may_write {
-        false => place.command(&TRAIN),
+        false => through(&place, &[], &TRAIN),
         true => match unprivileged(&place, &TRAIN) {
             Some(command) => command,
             None => {
@@ -140,7 +122,7 @@ fn a_folder_that_may_not_be_written_is_said_before_training() {
     if may_write {
         fs::remove_file(place.path("out/probe")).unwrap();
     }
-    let output = command.current_dir(place.path("")).output().unwrap();
+    let output = command.output().unwrap();
     let said = place.portable(&String::from_utf8(output.stderr).unwrap());
     fs::set_permissions(place.path("out"), fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");

@@ -14,6 +14,7 @@ mod resume;
 mod signals;
 
 use std::{
+    ffi::OsStr,
     fs,
     path::Path,
     process::{Child, Command, Stdio},
@@ -103,24 +104,30 @@ fn assert_whole(place: &Place) {
 
 /// The program, started.
 fn start(place: &Place, args: &[&str], environment: &[(&str, &str)]) -> Child {
-    let made = place.command(args);
-    let mut command = Command::new(made.get_program());
+    let mut command = through(place, &[], args);
     command
-        .args(args)
-        .current_dir(place.path(""))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(fs::File::create(place.path("said")).unwrap());
+    for (name, value) in environment {
+        command.env(name, value);
+    }
+    command.spawn().unwrap()
+}
+
+/// The program with `args`, as another one runs it whose words come `before` its own.
+fn through(place: &Place, before: &[&str], args: &[&str]) -> Command {
+    let made = place.command(args);
+    let mut words = before.iter().map(OsStr::new).chain([made.get_program()]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).args(args).current_dir(place.path(""));
     for (name, value) in made.get_envs() {
         match value {
             Some(value) => command.env(name, value),
             None => command.env_remove(name),
         };
     }
-    for (name, value) in environment {
-        command.env(name, value);
-    }
-    command.spawn().unwrap()
+    command
 }
 
 /// Time in milliseconds between write and rename of a file that is whole or not there.

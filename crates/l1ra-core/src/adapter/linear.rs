@@ -79,16 +79,17 @@ impl AdaptedLinear {
 
     /// What the operation left out of `y`, added.
     fn finish<const D: usize>(&self, y: Tensor<D>, x: &Tensor<D>, dropped: bool) -> Tensor<D> {
+        let dtype = FloatDType::from(y.dtype());
         let mut y = y;
         if let Some(bias) = &self.bias {
-            y = y.clone() + bias.val().cast(FloatDType::from(y.dtype())).unsqueeze();
+            y = y + bias.val().cast(dtype).unsqueeze();
         }
         if let Some(adapter) = self.adapter.as_ref().filter(|_| dropped) {
             let [d_in, _] = self.dims();
             let x = x.clone().cast(FloatDType::F32);
             let side = adapter.forward(x.reshape([-1, d_in as isize]));
             let shape = y.dims();
-            y = y.clone() + side.cast(FloatDType::from(y.dtype())).reshape(shape);
+            y = y + side.cast(dtype).reshape(shape);
         }
         y
     }

@@ -15,9 +15,9 @@ use crate::{gemm::tile::Tiles, rows, share::Disjoint};
 
 /// Rows whose sums exist at once: whole tiles, whatever their height.
 const ROWS: usize = 96;
-/// Columns of a task: at most, so that sums stay in the second cache, and at least, where panels of all `k`
-/// are large.
-const PANELS: [usize; 2] = [2, 16];
+/// Panels that a task holds: at least, where those of all `k` are large, and at most, so that sums stay in the
+/// second cache.
+const HELD: [usize; 2] = [2, 16];
 
 #[derive(Default)]
 struct Buffers {
@@ -73,7 +73,7 @@ pub(super) fn run(
     terms: &[Term<'_>],
 ) {
     let sides = Sides::new(unit, terms);
-    let [least, most] = PANELS;
+    let [least, most] = HELD;
     let held = (PANEL_BYTES / (SIDE * sides.column_bytes().max(1))).clamp(least, most);
     let [rows, columns] = native::cut([m, n], held, [ROWS, ROWS]);
     let [row_parts, parts] = [m.div_ceil(rows), n.div_ceil(columns)];

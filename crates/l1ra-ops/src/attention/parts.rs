@@ -31,7 +31,8 @@ pub fn queries_at_once(length: usize, [batch, heads, keys]: [usize; 3], scores: 
 /// `mask [1 or batch, 1, length, total]` is added to the scores: −∞ where a query does not see a key. With a
 /// mask, the last key is the last query's own, and the mask has to hide keys after `total − length + i` from
 /// query `i`: they are left out. Without one, every query sees every key. Products are taken in `dtype`,
-/// softmax in f32; the output has the queries' type. At most `scores` scores exist at once, if that is one query's at least.
+/// softmax in f32; the output has the queries' type. At most `scores` scores exist at once, if that is one
+/// query's at least.
 ///
 /// # Panics
 /// If shapes do not fit each other.

@@ -14,23 +14,17 @@ use l1ra_kernels::{
     rows,
 };
 
-use super::{Number, room};
+use super::{room, summed};
 
 /// Whether products with these activations go this way.
 pub(super) fn apply(activations: Values<'_>) -> bool {
     matches!(activations, Values::Bf16(_)) && bf16_instructions().is_some()
 }
 
-/// `x·M` for every `M [k, r]` of `matrices`, given as `Mᵀ [r, k]` where `turned`: each `[n, r]`.
-pub(super) fn by_narrow(
-    x: Left<'_>,
-    [n, k]: [usize; 2],
-    matrices: &[(&[f32], usize)],
-    turned: bool,
-) -> Vec<Vec<f32>> {
-    let ranks: Vec<usize> = matrices.iter().map(|(_, r)| *r).collect();
-    // [2·Σr, k]: the parts of every matrix's columns, one column after the other.
-    let mut parts = room::<bf16>(2 * ranks.iter().sum::<usize>() * k);
+/// Both parts of every matrix's columns, one column of `k` after the other: `[2·Σr, k]`. Matrices are
+/// `[k, r]`, or `[r, k]` where they are `turned` already.
+fn parts_of(matrices: &[(&[f32], usize)], k: usize, turned: bool) -> Vec<bf16> {
+    let mut parts = room::<bf16>(both_ranks(matrices) * k);
     let mut rest = &mut parts[..];
     for (matrix, r) in matrices {
         let (part, after) = rest.split_at_mut(2 * r * k);
@@ -44,16 +38,29 @@ pub(super) fn by_narrow(
             rows::split(high, low, &columns);
         }
     }
-    let width = 2 * ranks.iter().sum::<usize>();
+    parts
+}
+
+fn both_ranks(matrices: &[(&[f32], usize)]) -> usize {
+    2 * matrices.iter().map(|(_, r)| *r).sum::<usize>()
+}
+
+/// `x·M` for every `M [k, r]` of `matrices`, given as `Mᵀ [r, k]` where `turned`: each `[n, r]`.
+pub(super) fn by_narrow(
+    x: Left<'_>,
+    [n, k]: [usize; 2],
+    matrices: &[(&[f32], usize)],
+    turned: bool,
+) -> Vec<Vec<f32>> {
+    let (parts, width) = (parts_of(matrices, k, turned), both_ranks(matrices));
     let right = Right {
         values: Values::Bf16(&parts),
         row: 1,
         column: k,
     };
-    let mut both = room::<f32>(n * width);
-    f32::products(&mut both, width, [n, width], &[Term::new(x, right, k)]);
+    let both = summed::<f32>(&[Term::new(x, right, k)], [n, width]);
     let mut at = 0;
-    let each = |r: &usize| {
+    let each = |(_, r): &(&[f32], usize)| {
         let mut sum = room::<f32>(n * r);
         for (sum, both) in sum
             .chunks_exact_mut((*r).max(1))
@@ -67,7 +74,7 @@ pub(super) fn by_narrow(
         at += 2 * r;
         sum
     };
-    ranks.iter().map(each).collect()
+    matrices.iter().map(each).collect()
 }
 
 /// `Mᵀ·x` for every `M [n, r]` of `matrices` and `x [n, d]`: each `[r, d]`.
@@ -76,20 +83,9 @@ pub(super) fn narrow_by(
     [n, d]: [usize; 2],
     matrices: &[(&[f32], usize)],
 ) -> Vec<Vec<f32>> {
-    let height = 2 * matrices.iter().map(|(_, r)| *r).sum::<usize>();
-    let mut parts = room::<bf16>(height * n);
-    let mut rest = &mut parts[..];
-    for (matrix, r) in matrices {
-        let (part, after) = rest.split_at_mut(2 * r * n);
-        rest = after;
-        let (high, low) = part.split_at_mut(r * n);
-        let mut lines = room::<f32>(r * n);
-        rows::transpose(&mut lines, matrix, *r);
-        rows::split(high, low, &lines);
-    }
-    let mut both = room::<f32>(height * d);
+    let parts = parts_of(matrices, n, false);
     let term = Term::new(Left::rows(&parts, n), x, n);
-    f32::products(&mut both, d, [height, d], &[term]);
+    let both = summed::<f32>(&[term], [both_ranks(matrices), d]);
     let mut rest = &both[..];
     let each = |(_, r): &(&[f32], usize)| {
         let (part, after) = rest.split_at(2 * r * d);

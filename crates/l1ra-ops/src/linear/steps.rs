@@ -162,10 +162,13 @@ fn side_by_side(
     adapters: &[Option<Adapter>],
     dtype: FloatDType,
 ) -> Tensor<2> {
-    let mut in_type = InType::new(x.clone());
+    // Cast once for weights of one type, which follow each other.
+    let mut cast = x.clone();
     let each = |(weight, adapter): (&Tensor<2>, &Option<Adapter>)| {
-        let stored = FloatDType::from(weight.dtype());
-        let y = in_type.get(stored).matmul(weight.clone());
+        if cast.dtype() != weight.dtype() {
+            cast = x.clone().cast(FloatDType::from(weight.dtype()));
+        }
+        let y = cast.clone().matmul(weight.clone());
         let Some([a, g, b]) = adapter.clone() else {
             return y.cast(dtype);
         };
@@ -176,26 +179,6 @@ fn side_by_side(
     match outputs.len() {
         1 => outputs.remove(0),
         _ => Tensor::cat(outputs, 1),
-    }
-}
-
-/// A tensor in f32, and in the type it was last asked for.
-struct InType {
-    single: Tensor<2>,
-    last: Tensor<2>,
-}
-
-impl InType {
-    fn new(single: Tensor<2>) -> Self {
-        let last = single.clone();
-        Self { single, last }
-    }
-
-    fn get(&mut self, dtype: FloatDType) -> Tensor<2> {
-        if FloatDType::from(self.last.dtype()) != dtype {
-            self.last = self.single.clone().cast(dtype);
-        }
-        self.last.clone()
     }
 }
 
