@@ -83,8 +83,10 @@ fn main() {
         (1024, 576, 16),
         (16, 1024, 1536),
     ] {
-        let a = vec![0.5_f32; m * k];
-        let b = vec![0.25_f32; k * n];
+        // The same numbers rounded to bf16 can be multiplied in fewer parts.
+        let a = vec![0.3_f32; m * k];
+        let b = vec![0.7_f32; k * n];
+        let rounded = vec![0.25_f32; k * n];
         let stored = vec![bf16::from_f32(0.25); k * n];
         let mut out = vec![0.0_f32; m * n];
         let flops = 2.0 * (m * k * n) as f64;
@@ -95,6 +97,11 @@ fn main() {
         };
         let plain = time(runs, || ours(Right::rows(&b, n), &mut out));
         let transposed = time(runs, || ours(Right::rows(&b, k).transpose(), &mut out));
+        let [whole, whole_transposed] = [
+            Right::rows(&rounded, n),
+            Right::rows(&rounded, k).transpose(),
+        ]
+        .map(|right| time(runs, || ours(right, &mut out)));
         let left_transposed = time(runs, || {
             let term = Term::new(Left::transposed(&a, m), Right::rows(&b, n), k);
             sum_of_products(&mut out, n, [m, n], &[term], Before::Drop);
@@ -151,10 +158,12 @@ fn main() {
         let theirs_t = time(runs, || gemm([k as isize, 1], &mut out));
         let rate = |seconds: f64| flops / seconds / 1e9 / peak * 100.0;
         println!(
-            "{m:5} {k:5} {n:6}  ours {:5.1} %  Bᵀ {:5.1} %  Aᵀ {:5.1} %   bf16 {:6.1} %  Bᵀ {:6.1} %   gemm {:5.1} %  Bᵀ {:5.1} %",
+            "{m:5} {k:5} {n:6}  ours {:5.1} %  Bᵀ {:5.1} %  Aᵀ {:5.1} %   B of bf16 {:5.1} %  Bᵀ {:5.1} %   bf16 {:6.1} %  Bᵀ {:6.1} %   gemm {:5.1} %  Bᵀ {:5.1} %",
             rate(plain),
             rate(transposed),
             rate(left_transposed),
+            rate(whole),
+            rate(whole_transposed),
             rate(bf16),
             rate(bf16_transposed),
             rate(theirs),

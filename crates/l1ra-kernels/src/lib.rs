@@ -10,10 +10,10 @@
 //! | [`swiglu`] | `silu(gate) ∘ up` |
 //! | [`rope`] | rotary positions, within attention |
 //!
-//! Vector instructions are chosen at run time (AVX-512, AVX2, NEON, else scalar code; AMX and AVX512-BF16 for bf16), so one build
-//! runs on any machine of its architecture. Work is shared among the threads of the current `rayon`
-//! pool; how it is cut never changes the order of a sum, so results do not depend on the number of
-//! threads.
+//! Vector instructions are chosen at run time (AVX-512, AVX2, NEON, else scalar code; AMX and AVX512-BF16 where
+//! weights are bf16), so one build runs on any machine of its architecture. Work is shared among the threads of
+//! the current `rayon` pool; how it is cut never changes the order of a sum, so results do not depend on the
+//! number of threads.
 
 #![allow(unsafe_code)] // The inner loops read through pointers; each use says why it is sound.
 

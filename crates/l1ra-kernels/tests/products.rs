@@ -12,6 +12,8 @@ use rand_chacha::ChaCha8Rng;
 #[derive(Clone, Copy, Debug)]
 enum Stored {
     F32,
+    /// bf16 in f32.
+    Rounded,
     Bf16,
     F16,
 }
@@ -44,7 +46,7 @@ impl Operand {
         let f16s: Vec<f16> = f32s.iter().map(|v| f16::from_f32(*v)).collect();
         match stored {
             Stored::F32 => {}
-            Stored::Bf16 => f32s = bf16s.iter().map(|v| v.to_f32()).collect(),
+            Stored::Bf16 | Stored::Rounded => f32s = bf16s.iter().map(|v| v.to_f32()).collect(),
             Stored::F16 => f32s = f16s.iter().map(|v| v.to_f32()).collect(),
         }
         Self {
@@ -66,7 +68,7 @@ impl Operand {
             Left::rows(&self.left, self.k)
         };
         let values = match self.stored {
-            Stored::F32 => Values::F32(&self.f32s),
+            Stored::F32 | Stored::Rounded => Values::F32(&self.f32s),
             Stored::Bf16 => Values::Bf16(&self.bf16s),
             Stored::F16 => Values::F16(&self.f16s),
         };
@@ -200,6 +202,12 @@ fn sums_longer_than_a_block_and_outputs_wider_than_a_task() {
     let few = [(65, Stored::Bf16, [false, true]), nothing];
     check(7, [3, 1500], 0, true, &few);
     check(8, [2, 1003], 0, true, &[(65, Stored::F16, [false, true])]);
+    let rounded = |k, turned| (k, Stored::Rounded, [false, turned]);
+    let terms = [rounded(1600, true), adapter, rounded(300, false)];
+    check(9, [100, 300], 2, true, &terms);
+    check(10, [64, 128], 0, false, &[rounded(64, false)]);
+    let terms = [(300, Stored::F32, [false, false]), rounded(100, false)];
+    check(11, [70, 200], 0, false, &terms);
     check(
         5,
         [70, 2000],
@@ -213,7 +221,7 @@ fn sums_longer_than_a_block_and_outputs_wider_than_a_task() {
 fn threads_do_not_change_the_sum() {
     let (m, k, n) = (100, 700, 333);
     let mut rng = ChaCha8Rng::seed_from_u64(5);
-    for stored in [Stored::F32, Stored::Bf16] {
+    for stored in [Stored::F32, Stored::Rounded, Stored::Bf16] {
         let o = Operand::new(&mut rng, m, n, k, stored, [false, false]);
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new()

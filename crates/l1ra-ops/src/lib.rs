@@ -17,6 +17,12 @@
 //! `Flex`, Burn's CPU backend, implements all of them with `l1ra-kernels` (feature `flex`). A
 //! CubeCL kernel joins by implementing the trait for `CubeBackend` and a line in `route`.
 
+// Built for no device, as where only files are read, operations have nothing to run on.
+#![cfg_attr(
+    not(any(feature = "flex", feature = "ndarray", feature = "cube")),
+    allow(dead_code, unused_imports)
+)]
+
 pub mod attention;
 mod by_hand;
 #[cfg(feature = "flex")]
@@ -29,6 +35,7 @@ pub mod swiglu;
 
 pub use l1ra_kernels::{
     attention::{Cache as AttentionCache, Shape as AttentionShape},
+    gemm::bf16_instructions,
     loss::{COLUMNS as LOSS_PART_COLUMNS, ROWS as LOSS_PART_ROWS},
     rope::Rotary,
 };

@@ -29,7 +29,7 @@ impl RunLock {
     /// When another run holds it, with what is known of that; when the file cannot be written.
     pub fn take(run: &Path) -> Result<Self, TrainError> {
         let path = run.join(LOCK_FILE);
-        let failed = |error: io::Error| TrainError::io(&path, error);
+        let failed = |error: io::Error| TrainError::io(&path, advised(error));
         let file = File::options()
             .create(true)
             .read(true)
@@ -79,6 +79,18 @@ impl Drop for RunLock {
     fn drop(&mut self) {
         // The file stays: another run may have it open, and would lock what is no longer there.
         let _ = self.file.set_len(0);
+    }
+}
+
+/// What to do about a folder that may not be written, beside what the system says.
+fn advised(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ (io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            let advice = "a run writes into its folder: choose another one with --output (a recipe's \
+                          `output`), or let this user write there";
+            io::Error::new(kind, format!("{error}; {advice}"))
+        }
+        _ => error,
     }
 }
 

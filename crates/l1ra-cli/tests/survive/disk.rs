@@ -126,6 +126,6 @@ fn a_folder_that_may_not_be_written_is_said_before_training() {
     let said = place.portable(&String::from_utf8(output.stderr).unwrap());
     fs::set_permissions(place.path("out"), fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert_snapshot!(said.trim_end(), @"error: out/run.lock: Permission denied (os error 13)");
+    assert_snapshot!(said.trim_end(), @"error: out/run.lock: Permission denied (os error 13); a run writes into its folder: choose another one with --output (a recipe's `output`), or let this user write there");
     assert!(!place.path("out/checkpoints").exists());
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use burn::tensor::{Device, DeviceType, FloatDType};
+use l1ra_ops::bf16_instructions;
 use serde::Serialize;
 
 use crate::device::{compiled_devices, probe};
@@ -16,6 +17,8 @@ pub struct ListedDevice {
     pub hardware: Option<String>,
     /// Types of floating-point numbers that it stores and computes with.
     pub dtypes: Vec<&'static str>,
+    /// What a CPU multiplies bf16 with, if it has instructions for it; others widen it first.
+    pub bf16_instructions: Option<&'static str>,
     /// Why it cannot be used.
     pub problem: Option<String>,
 }
@@ -27,7 +30,11 @@ impl fmt::Display for ListedDevice {
             Some(problem) => write!(f, "not there: {problem}"),
             None => {
                 write!(f, "{:<14}", self.dtypes.join(" "))?;
-                f.write_str(self.hardware.as_deref().unwrap_or("this machine's CPU"))
+                f.write_str(self.hardware.as_deref().unwrap_or("this machine's CPU"))?;
+                match self.bf16_instructions {
+                    Some(name) => write!(f, ", bf16 on {name}"),
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -48,10 +55,12 @@ impl ListedDevice {
             Ok(answer) => (answer, None),
             Err(problem) => ((None, Vec::new()), Some(problem)),
         };
+        let kernels = name == "flex" && problem.is_none();
         Self {
             name,
             hardware,
             dtypes,
+            bf16_instructions: bf16_instructions().filter(|_| kernels),
             problem,
         }
     }
@@ -108,7 +117,7 @@ fn hardware(_: &Device) -> Option<String> {
 
 /// The devices of a backend, in the order of their indices; or what its driver says.
 pub(super) fn enumerate(backend: &'static str) -> Result<Vec<Device>, String> {
-    let kind = match backend {
+    let kind: DeviceType = match backend {
         #[cfg(feature = "flex")]
         "flex" => DeviceType::Flex,
         #[cfg(feature = "ndarray")]
@@ -138,6 +147,15 @@ mod tests {
         let flex = listed.iter().find(|device| device.name == "flex").unwrap();
         assert_eq!(flex.problem, None);
         assert!(flex.dtypes.contains(&"f32"), "{flex}");
+        let flex = ListedDevice {
+            bf16_instructions: None, // The machine's.
+            ..flex.clone()
+        };
         insta::assert_snapshot!(flex, @"flex       f32 bf16 f16  this machine's CPU");
+        let amx = ListedDevice {
+            bf16_instructions: Some("AMX"),
+            ..flex
+        };
+        insta::assert_snapshot!(amx, @"flex       f32 bf16 f16  this machine's CPU, bf16 on AMX");
     }
 }

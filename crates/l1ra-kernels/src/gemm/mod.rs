@@ -8,7 +8,7 @@
 //!
 //! With few rows of output the right side is read where it lies. Where the CPU multiplies bf16
 //! ([`bf16_instructions`]), terms with bf16 weights are a pass of their own after the others, with both
-//! sides in bf16.
+//! sides in bf16, and so are large ones whose weights are bf16 kept in f32, with the left side in three parts.
 //!
 //! ```text
 //! y  = x·W   + (h∘g)·B            forward of an adapted layer
@@ -18,6 +18,7 @@
 mod few;
 mod narrow;
 mod native;
+mod parts;
 pub(crate) mod tile;
 
 use std::{cell::RefCell, ops::Range};
@@ -299,7 +300,8 @@ fn check(out: usize, row: usize, [m, n]: [usize; 2], terms: &[Term<'_>]) {
     }
 }
 
-/// Products with bf16 on the instructions for it, added to the others.
+/// Products with bf16 on the instructions for it, and with f32 that is bf16, added to the others: with little to
+/// sum over, those are made beside the first of them, while the output is in the caches.
 fn shared(
     unit: Unit,
     out: Disjoint<'_>,
@@ -308,20 +310,70 @@ fn shared(
     terms: &[Term<'_>],
     before: Before,
 ) {
-    let is_bf16 = |term: &Term<'_>| matches!(term.right.values, Values::Bf16(_));
-    let others: Vec<Term<'_>> = terms
-        .iter()
-        .filter(|term| !is_bf16(term))
-        .copied()
-        .collect();
-    let others = blocks(&others, shape);
+    let [mut others, mut native, mut parted] = [const { Vec::new() }; 3];
+    for term in terms.iter().filter(|term| term.k > 0) {
+        match term.right.values {
+            Values::Bf16(_) => native.push(*term),
+            _ if parts::apply(unit, shape, term) => parted.push(*term),
+            _ => others.push(*term),
+        }
+    }
     let mut before = before;
-    if !others.is_empty() {
-        in_f32(out, row, shape, &others, before);
+    let depth: usize = others.iter().map(|term| term.k).sum();
+    if depth > BESIDE || native.is_empty() && parted.is_empty() {
+        if !others.is_empty() {
+            in_f32(out, row, shape, &blocks(&others, shape), before);
+            before = Before::Add;
+        }
+        others.clear();
+    }
+    if !native.is_empty() {
+        native::run(unit, out, row, shape, [&native, &others], before);
+        others.clear();
         before = Before::Add;
     }
-    if terms.iter().any(|term| is_bf16(term) && term.k > 0) {
-        native::run(unit, out, row, shape, terms, before);
+    if !parted.is_empty() {
+        parts::run(unit, out, row, shape, [&parted, &others], before);
+    }
+}
+
+/// What terms in f32 sum over at most where they are made beside others.
+const BESIDE: usize = 256;
+/// Rows of the output for which they are made at once: whole tiles, whatever their height.
+const ROWS: usize = 96;
+
+/// Terms in f32 that are made beside others, for a range of columns.
+struct Beside<'a> {
+    tiles: Tiles,
+    packed: Vec<Packed<'a>>,
+    columns: Range<usize>,
+}
+
+impl<'a> Beside<'a> {
+    /// Copies the columns of right sides, if there is one.
+    fn new(panels: &mut Vec<f32>, terms: &[Term<'a>], part: &Part) -> Option<Self> {
+        let whole = |term: &Term<'a>| Block {
+            term: *term,
+            from: 0,
+            len: term.k,
+        };
+        let group: Group<'a> = terms.iter().map(whole).collect();
+        let tiles = Tiles::detect();
+        (!group.is_empty()).then(|| Self {
+            tiles,
+            packed: packed(panels, tiles.columns(), &group, part),
+            columns: 0..part.columns.len(),
+        })
+    }
+
+    /// Adds them to these rows, or writes them; `out` is the first element.
+    ///
+    /// # Safety
+    /// `out` must hold the rows and the columns, and left sides the rows.
+    unsafe fn rows(&self, out: *mut f32, row: usize, rows: Range<usize>, before: Before) {
+        let (shape, add) = ([&rows, &self.columns], before == Before::Add);
+        // SAFETY: as the caller promises.
+        unsafe { multiply(self.tiles, out, row, shape, &self.packed, add) };
     }
 }
 

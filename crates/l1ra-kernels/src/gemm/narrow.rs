@@ -7,14 +7,12 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::{
-    Before, Block, Part, Term, Values,
+    Before, Beside, Part, ROWS, Term, Values,
     native::{self, Line, PANEL_BYTES, SIDE, Unit},
     room,
 };
-use crate::{gemm::tile::Tiles, rows, share::Disjoint};
+use crate::{rows, share::Disjoint};
 
-/// Rows whose sums exist at once: whole tiles, whatever their height.
-const ROWS: usize = 96;
 /// Panels that a task holds: at least, where those of all `k` are large, and at most, so that sums stay in the
 /// second cache.
 const HELD: [usize; 2] = [2, 16];
@@ -34,7 +32,7 @@ thread_local! {
 /// The terms by how they are multiplied.
 struct Sides<'a> {
     unit: Option<Unit>,
-    single: Vec<Block<'a>>,
+    single: Vec<Term<'a>>,
     native: Vec<native::Group<'a>>,
 }
 
@@ -43,22 +41,17 @@ impl<'a> Sides<'a> {
         let terms = || terms.iter().filter(|term| term.k > 0);
         let is_native =
             |term: &Term<'_>| unit.is_some() && matches!(term.right.values, Values::Bf16(_));
-        let whole = |term: &Term<'a>| Block {
-            term: *term,
-            from: 0,
-            len: term.k,
-        };
         let native: Vec<Term<'a>> = terms().filter(|term| is_native(term)).copied().collect();
         Self {
             unit,
-            single: terms().filter(|term| !is_native(term)).map(whole).collect(),
+            single: terms().filter(|term| !is_native(term)).copied().collect(),
             native: native::groups(&native),
         }
     }
 
     /// Bytes of the panels of a column.
     fn column_bytes(&self) -> usize {
-        let single: usize = self.single.iter().map(|block| block.len).sum();
+        let single: usize = self.single.iter().map(|term| term.k).sum();
         let native: usize = self.native.iter().map(native::Group::lines).sum();
         single * size_of::<f32>() + native * size_of::<bf16>()
     }
@@ -110,9 +103,8 @@ impl Sides<'_> {
             strip,
             sums,
         } = buffers;
-        let tiles = Tiles::detect();
         let (first, n) = (part.columns.start, part.columns.len());
-        let single = super::packed(panels, tiles.columns(), &self.single, part);
+        let single = Beside::new(panels, &self.single, part);
         let lines = |group: &native::Group<'_>| n.div_ceil(SIDE) * group.lines();
         let native = room(native, self.native.iter().map(lines).sum(), native::ZERO);
         let mut rest = &mut *native;
@@ -124,23 +116,20 @@ impl Sides<'_> {
         for top in part.rows.clone().step_by(ROWS) {
             let lines_here = top..(top + ROWS).min(part.rows.end);
             let sums = room(sums, lines_here.len() * n, 0.0);
-            if single.is_empty() && self.native.is_empty() {
+            if single.is_none() && self.native.is_empty() {
                 sums.fill(0.0);
             }
-            if !single.is_empty() {
-                let columns = 0..n;
+            if let Some(single) = &single {
+                let lines = lines_here.clone();
                 // SAFETY: the sums have these rows and columns, and left sides were checked.
-                unsafe {
-                    let shape = [&lines_here, &columns];
-                    super::multiply(tiles, sums.as_mut_ptr(), n, shape, &single, false);
-                }
+                unsafe { single.rows(sums.as_mut_ptr(), n, lines, Before::Drop) };
             }
             if let Some(unit) = self.unit {
                 let mut rest = &native[..];
                 for (index, group) in self.native.iter().enumerate() {
                     let (panels, after) = rest.split_at(lines(group));
                     rest = after;
-                    let add = index > 0 || !single.is_empty();
+                    let add = index > 0 || single.is_some();
                     let sums = sums.as_mut_ptr();
                     let shape = [top, lines_here.len(), n];
                     // SAFETY: as above.

@@ -16,8 +16,12 @@ use std::cell::RefCell;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{Before, Right, Term, Values, room};
-use crate::{pack::turn, share::Disjoint, vector::vectorized};
+use super::{Before, Beside, Part, ROWS, Right, Term, Values, room};
+use crate::{
+    pack::{PANELS, turn},
+    share::Disjoint,
+    vector::vectorized,
+};
 
 mod unit;
 pub(crate) use unit::Unit;
@@ -25,9 +29,9 @@ pub(crate) use unit::Unit;
 /// Rows and columns of a block of the output: two tiles each.
 pub(super) const SIDE: usize = 32;
 /// What is summed over in one tile.
-const DEPTH: usize = 32;
+pub(super) const DEPTH: usize = 32;
 /// Rows, or columns, of a tile.
-const TILE: usize = 16;
+pub(super) const TILE: usize = 16;
 /// What is summed over at a time: a strip of the left side stays in the first cache.
 const K_BLOCK: usize = 640;
 /// Bytes of packed panels that one task holds: half of the second cache of the CPUs with AMX, all of it on
@@ -38,7 +42,7 @@ pub(super) const PANEL_BYTES: usize = 1 << 20;
 /// tiles are read by lines of the cache.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Line([u32; TILE]);
+pub(super) struct Line(pub(super) [u32; TILE]);
 
 pub(super) const ZERO: Line = Line([0; TILE]);
 
@@ -70,7 +74,7 @@ impl Group<'_> {
     }
 }
 
-/// `out ← [out +] Σ A·B` over those of `terms` whose right side is bf16.
+/// `out ← [out +] Σ A·B` over those of `terms` whose right side is bf16, and over a few in f32 beside them.
 ///
 /// Shapes were checked.
 pub(super) fn run(
@@ -78,7 +82,7 @@ pub(super) fn run(
     out: Disjoint<'_>,
     row: usize,
     [m, n]: [usize; 2],
-    terms: &[Term<'_>],
+    [terms, others]: [&[Term<'_>]; 2],
     before: Before,
 ) {
     let groups = groups(terms);
@@ -89,12 +93,13 @@ pub(super) fn run(
     let task = |index: usize| {
         let (i, j) = (index % row_parts * rows, index / row_parts * columns);
         let part = Part {
-            rows: [i, rows.min(m - i)],
-            columns: [j, columns.min(n - j)],
+            rows: i..(i + rows).min(m),
+            columns: j..(j + columns).min(n),
+            before,
         };
         // SAFETY: tasks have ranges of rows and columns that do not overlap, within the shapes that
         // were checked before.
-        unsafe { part.run(unit, out, row, &groups, before) };
+        unsafe { run_part(unit, out, row, &groups, others, &part) };
     };
     match row_parts * parts {
         1 => task(0),
@@ -139,37 +144,41 @@ pub(super) fn groups<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
     groups
 }
 
-/// A task's part of the output: first and number of rows and of columns.
-struct Part {
-    rows: [usize; 2],
-    columns: [usize; 2],
-}
-
-impl Part {
-    /// # Safety
-    /// `out` must hold the part, and nobody else may write there meanwhile.
-    unsafe fn run(
-        &self,
-        unit: Unit,
-        out: Disjoint<'_>,
-        row: usize,
-        groups: &[Group<'_>],
-        before: Before,
-    ) {
-        let [[top, m], [first, n]] = [self.rows, self.columns];
-        BUFFERS.with_borrow_mut(|Buffers { panels, strip }| {
-            unit.with(|| {
-                for (index, group) in groups.iter().enumerate() {
-                    let add = index > 0 || before == Before::Add;
-                    let panels = room(panels, n.div_ceil(SIDE) * group.lines(), ZERO);
-                    pack_right(panels, group, first, n);
-                    let out = out.pointer(top * row + first);
-                    // SAFETY: as the caller promises.
-                    unsafe { multiply(unit, out, row, [top, m, n], group, panels, strip, add) };
+/// # Safety
+/// `out` must hold the part, and nobody else may write there meanwhile.
+unsafe fn run_part(
+    unit: Unit,
+    out: Disjoint<'_>,
+    row: usize,
+    groups: &[Group<'_>],
+    others: &[Term<'_>],
+    part: &Part,
+) {
+    let (first, n) = (part.columns.start, part.columns.len());
+    let act = |Buffers { panels, strip }: &mut Buffers, beside: Option<Beside<'_>>| {
+        for (index, group) in groups.iter().enumerate() {
+            let panels = room(panels, n.div_ceil(SIDE) * group.lines(), ZERO);
+            pack_right(panels, group, first, n);
+            for top in part.rows.clone().step_by(ROWS) {
+                let rows = top..(top + ROWS).min(part.rows.end);
+                let shape = [top, rows.len(), n];
+                let out = out.pointer(top * row + first);
+                let mut add = index > 0 || part.before == Before::Add;
+                // SAFETY: as the caller promises.
+                unsafe {
+                    if let Some(beside) = beside.as_ref().filter(|_| index == 0) {
+                        beside.rows(out, row, rows, part.before);
+                        add = true;
+                    }
+                    multiply(unit, out, row, shape, group, panels, strip, add);
                 }
-            });
-        });
-    }
+            }
+        }
+    };
+    PANELS.with_borrow_mut(|panels| {
+        let beside = Beside::new(panels, others, part);
+        BUFFERS.with_borrow_mut(|buffers| unit.with(|| act(buffers, beside)));
+    });
 }
 
 /// Rows `top .. top + m` of a group's left side by the `n` columns of `panels`, into `out` on.
@@ -197,27 +206,28 @@ pub(super) unsafe fn multiply(
             // SAFETY: a part of what the caller promises.
             unsafe {
                 let out = out.add(i * row + j);
-                block(unit, out, row, [rows, columns], strip, panel, add);
+                block(out, row, [rows, columns], add, |out, row| {
+                    unit.block(out, row, strip, panel, add);
+                });
             }
         }
     }
 }
 
-/// One block of the output, of which `rows` and `columns` exist.
+/// One block of the output, of which `rows` and `columns` exist: `act` writes a whole one, at a place with a
+/// distance between rows, which is the output where it holds it.
 ///
 /// # Safety
 /// `out` must hold them, in rows that are `row` apart.
-unsafe fn block(
-    unit: Unit,
+pub(super) unsafe fn block(
     out: *mut f32,
     row: usize,
     [rows, columns]: [usize; 2],
-    strip: &[Line],
-    panel: &[Line],
     add: bool,
+    act: impl FnOnce(*mut f32, usize),
 ) {
     if [rows, columns] == [SIDE; 2] {
-        unsafe { unit.block(out, row, strip, panel, add) };
+        act(out, row);
         return;
     }
     let mut whole = [0.0_f32; SIDE * SIDE];
@@ -228,7 +238,7 @@ unsafe fn block(
             whole[i * SIDE..][..columns].copy_from_slice(line);
         }
     }
-    unsafe { unit.block(whole.as_mut_ptr(), SIDE, strip, panel, add) };
+    act(whole.as_mut_ptr(), SIDE);
     for i in 0..rows {
         // SAFETY: as above.
         let line = unsafe { std::slice::from_raw_parts_mut(out.add(i * row), columns) };
@@ -272,18 +282,50 @@ fn pack_left(unit: Unit, strip: &mut [Line], group: &Group<'_>, first: usize, ro
     }
 }
 
+/// Copies columns `first .. first + n` of a group's right side into panels; what is missing is zero.
+pub(super) fn pack_right(panels: &mut [Line], group: &Group<'_>, first: usize, n: usize) {
+    let right = group.term.right;
+    let values = &group.values[group.from * right.row + first * right.column..];
+    pack_panels(panels, values, right, [group.len, n]);
+}
+
+/// A number whose high bits are a bf16.
+pub(super) trait High: Copy {
+    /// Them.
+    fn high(self) -> u16;
+}
+
+impl High for bf16 {
+    #[inline(always)]
+    fn high(self) -> u16 {
+        self.to_bits()
+    }
+}
+
+impl High for f32 {
+    #[inline(always)]
+    fn high(self) -> u16 {
+        (self.to_bits() >> 16) as u16
+    }
+}
+
 vectorized! {
-    /// Copies columns `first .. first + n` of a right side into panels; what is missing is zero.
-    pub(super) fn pack_right(panels: &mut [Line], group: &Group<'_>, first: usize, n: usize) {
-        let right = group.term.right;
-        let depth = group.len.next_multiple_of(DEPTH);
-        let values = &group.values[group.from * right.row + first * right.column..];
+    /// Copies a matrix of `len` rows and `n` columns into panels; what is missing is zero. `right` has its
+    /// strides.
+    pub(super) fn pack_panels<T: High>(
+        panels: &mut [Line],
+        values: &[T],
+        right: Right<'_>,
+        shape: [usize; 2],
+    ) {
+        let [len, n] = shape;
+        let depth = len.next_multiple_of(DEPTH);
         // In the order in which the matrix lies: a part of all its rows, or one column after the other.
         let rows = if right.column == 1 { DEPTH } else { depth };
         for top in (0..depth).step_by(rows) {
             for (index, panel) in panels.chunks_exact_mut(depth).enumerate() {
                 let part = &mut panel[top..][..rows];
-                pack_tiles(part, values, right, [top, index * SIDE], [group.len, n]);
+                pack_tiles(part, values, right, [top, index * SIDE], [len, n]);
             }
         }
     }
@@ -291,9 +333,9 @@ vectorized! {
 
 /// The tiles of a panel from row `top` and column `first` on, of a side with `depth` rows and `n` columns.
 #[inline(always)]
-fn pack_tiles(
+fn pack_tiles<T: High>(
     panel: &mut [Line],
-    values: &[bf16],
+    values: &[T],
     right: Right<'_>,
     [top, first]: [usize; 2],
     [depth, n]: [usize; 2],
@@ -317,8 +359,8 @@ fn pack_tiles(
 
 /// A pair of a tile: two neighbours in `k`, the first in the low half.
 #[inline(always)]
-fn side_by_side(first: bf16, second: bf16) -> u32 {
-    u32::from(first.to_bits()) | (u32::from(second.to_bits()) << 16)
+fn side_by_side<T: High>(first: T, second: T) -> u32 {
+    u32::from(first.high()) | (u32::from(second.high()) << 16)
 }
 
 /// Values of a row as they lie.
@@ -331,7 +373,7 @@ fn as_line(values: &[bf16; DEPTH]) -> Line {
 
 /// A tile of a matrix whose rows are in order and `row` apart: two rows are put together.
 #[inline(always)]
-fn pairs_of_rows(tile: &mut [Line], values: &[bf16], row: usize) {
+fn pairs_of_rows<T: High>(tile: &mut [Line], values: &[T], row: usize) {
     for (pair, line) in tile.iter_mut().enumerate() {
         let low = &values[2 * pair * row..][..TILE];
         let high = &values[(2 * pair + 1) * row..][..TILE];
@@ -344,7 +386,7 @@ fn pairs_of_rows(tile: &mut [Line], values: &[bf16], row: usize) {
 /// A tile of a matrix whose columns are in order and `column` apart: pairs lie together and are turned,
 /// in squares of 8 that stay in registers.
 #[inline(always)]
-fn pairs_in_place(tile: &mut [Line], values: &[bf16], column: usize) {
+fn pairs_in_place<T: High>(tile: &mut [Line], values: &[T], column: usize) {
     const SQUARE: usize = 8;
     for j in (0..TILE).step_by(SQUARE) {
         for pair in (0..TILE).step_by(SQUARE) {
@@ -363,24 +405,23 @@ fn pairs_in_place(tile: &mut [Line], values: &[bf16], column: usize) {
 }
 
 /// A tile at the edge of a matrix, or of one with any strides.
-fn any(
+fn any<T: High>(
     tile: &mut [Line],
-    values: &[bf16],
+    values: &[T],
     right: Right<'_>,
     [k, j]: [usize; 2],
     [len, columns]: [usize; 2],
 ) {
     let value = |p: usize, c: usize| {
         if p < len && c < columns {
-            let at = (k + p) * right.row + (j + c) * right.column;
-            values[at]
+            u32::from(values[(k + p) * right.row + (j + c) * right.column].high())
         } else {
-            bf16::ZERO
+            0
         }
     };
     for (pair, line) in tile.iter_mut().enumerate() {
         for (c, line) in line.0.iter_mut().enumerate() {
-            *line = side_by_side(value(2 * pair, c), value(2 * pair + 1, c));
+            *line = value(2 * pair, c) | value(2 * pair + 1, c) << 16;
         }
     }
 }
@@ -428,7 +469,8 @@ mod tests {
             for unit in &units {
                 for before in [Before::Drop, Before::Add] {
                     let mut out = vec![0.5; m * n];
-                    run(*unit, Disjoint::new(&mut out), n, [m, n], &[term], before);
+                    let terms = [&[term][..], &[]];
+                    run(*unit, Disjoint::new(&mut out), n, [m, n], terms, before);
                     for (index, seen) in out.into_iter().enumerate() {
                         let (i, j) = (index / n, index % n);
                         let start = if before == Before::Add { 0.5 } else { 0.0 };

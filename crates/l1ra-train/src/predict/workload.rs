@@ -191,6 +191,14 @@ impl Workload {
         }
     }
 
+    /// Whether the files hold bf16, whatever matrices are kept in.
+    pub(crate) fn is_stored_in_bf16(&self) -> bool {
+        match self.source {
+            WeightsFrom::Files { stored, .. } => stored == StoredType::BF16,
+            WeightsFrom::Memory => false,
+        }
+    }
+
     /// Bytes of one number of a matrix.
     pub(crate) fn element(&self) -> u64 {
         bytes_of(self.base())

@@ -85,6 +85,29 @@ impl Unit {
         }
     }
 
+    /// The same for a strip that is three of them, one after the other: `out ← [out +] Σ strip·panel`.
+    ///
+    /// # Safety
+    /// As for [`block`](Self::block).
+    pub(in super::super) unsafe fn block_of_parts(
+        self,
+        out: *mut f32,
+        row: usize,
+        strip: &[Line],
+        panel: &[Line],
+        add: bool,
+    ) {
+        assert_eq!(strip.len(), 3 * panel.len(), "tiles");
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Amx {
+            unsafe { amx::block_of_parts(out, row, strip, panel, add) };
+            return;
+        }
+        for (index, part) in strip.chunks_exact(panel.len().max(1)).rev().enumerate() {
+            unsafe { self.block(out, row, part, panel, add || index > 0) };
+        }
+    }
+
     /// A line of the left side: values to bf16, to the nearest, to even where two are equally near.
     /// Numbers too small for f32's full precision become zero.
     pub(super) fn round(self, line: &mut Line, values: &[f32; DEPTH]) {
@@ -251,6 +274,84 @@ mod amx {
                 low = in(reg) low,
                 row = in(reg) row * size_of::<f32>(),
                 left = inout(reg) strip.as_ptr() => _,
+                right = inout(reg) panel.as_ptr() => _,
+                line = in(reg) size_of::<Line>(),
+                steps = inout(reg) steps => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+
+    /// # Safety
+    /// As for [`Unit::block_of_parts`](super::Unit::block_of_parts).
+    pub(super) unsafe fn block_of_parts(
+        out: *mut f32,
+        row: usize,
+        strip: &[Line],
+        panel: &[Line],
+        add: bool,
+    ) {
+        const { assert!(SIDE == 32 && DEPTH == 32) };
+        let steps = panel.len() / SIDE;
+        if steps == 0 {
+            return;
+        }
+        let low = unsafe { out.add(TILE * row) };
+        // SAFETY: every step reads two tiles of 1 KiB of the panel and of each part; the output holds the block.
+        unsafe {
+            asm!(
+                "test {add}, {add}",
+                "jz 2f",
+                "tileloadd tmm0, [{out} + {row}]",
+                "tileloadd tmm1, [{out} + {row} + 64]",
+                "tileloadd tmm2, [{low} + {row}]",
+                "tileloadd tmm3, [{low} + {row} + 64]",
+                "jmp 3f",
+                "2:",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "3:",
+                "tileloadd tmm4, [{left} + {line}]",
+                "tileloaddt1 tmm6, [{right} + {line}]",
+                "tileloaddt1 tmm7, [{right} + {line} + 1024]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{left} + {line} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm4, [{second} + {line}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm5, [{second} + {line} + 1024]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm4, [{third} + {line}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm5, [{third} + {line} + 1024]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {left}, 2048",
+                "add {second}, 2048",
+                "add {third}, 2048",
+                "add {right}, 2048",
+                "dec {steps}",
+                "jnz 3b",
+                "tilestored [{out} + {row}], tmm0",
+                "tilestored [{out} + {row} + 64], tmm1",
+                "tilestored [{low} + {row}], tmm2",
+                "tilestored [{low} + {row} + 64], tmm3",
+                add = in(reg) u64::from(add),
+                out = in(reg) out,
+                low = in(reg) low,
+                row = in(reg) row * size_of::<f32>(),
+                left = inout(reg) strip.as_ptr() => _,
+                second = inout(reg) strip[panel.len()..].as_ptr() => _,
+                third = inout(reg) strip[2 * panel.len()..].as_ptr() => _,
                 right = inout(reg) panel.as_ptr() => _,
                 line = in(reg) size_of::<Line>(),
                 steps = inout(reg) steps => _,
