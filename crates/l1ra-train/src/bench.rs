@@ -116,6 +116,9 @@ pub struct BenchResult {
     pub r: usize,
     /// Whether activations were made again.
     pub checkpointing: bool,
+    /// What activations within blocks were kept in; where it matters, in training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activations: Option<String>,
     /// Share of the tokens that were targets.
     pub target_share: f64,
     /// Steps that count.
@@ -245,6 +248,7 @@ struct Measured {
     first: f64,
     loss: Option<f64>,
     trainable: usize,
+    activations: Option<String>,
     breakdown: Option<Breakdown>,
     tokens_a_step: usize,
 }
@@ -318,6 +322,7 @@ impl Run<'_> {
             ..Default::default()
         };
         self.options.activations.set(&mut model);
+        measured.activations = Some(format!("{:?}", model.activations()).to_lowercase());
         let mut model = FineTune::new(model, None);
         if recompute {
             model = model.with_block_recompute();
@@ -587,6 +592,7 @@ impl Measured {
             threads: rayon::current_num_threads(),
             r: options.rank,
             checkpointing: options.recompute,
+            activations: self.activations,
             target_share: options.targets,
             steps: self.seconds.len(),
             trainable: self.trainable,

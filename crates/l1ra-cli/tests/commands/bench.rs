@@ -22,7 +22,7 @@ fn bench(more: &[&str]) -> Value {
 fn a_line_has_the_keys_of_other_programs() {
     let line = bench(&[]);
     let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
-    assert_snapshot!(format!("{keys:?}"), @r#"["impl", "method", "seq", "batch", "threads", "r", "checkpointing", "target_share", "steps", "trainable", "median_step_s", "min_step_s", "max_step_s", "tokens_per_s", "rss_after_load_mb", "peak_rss_mb", "setup_s", "first_step_s", "loss", "breakdown", "dtype", "device", "load_s"]"#);
+    assert_snapshot!(format!("{keys:?}"), @r#"["impl", "method", "seq", "batch", "threads", "r", "checkpointing", "activations", "target_share", "steps", "trainable", "median_step_s", "min_step_s", "max_step_s", "tokens_per_s", "rss_after_load_mb", "peak_rss_mb", "setup_s", "first_step_s", "loss", "breakdown", "dtype", "device", "load_s"]"#);
     assert_eq!(line["steps"], 2);
     assert_eq!(line["trainable"], 16 * 20_394);
     assert!(line["median_step_s"].as_f64().unwrap() > 0.0);
@@ -41,7 +41,8 @@ fn every_method_and_recompute() {
     assert_eq!(loss(&["--method", "forward"]), None);
     let generated = bench(&["--method", "generate"]);
     assert_eq!([&generated["steps"], &generated["batch"]], [2, 1]);
-    assert_eq!(bench(&["--dtype", "bf16"])["dtype"], "bf16");
+    let halves = bench(&["--dtype", "bf16"]);
+    assert_eq!([&halves["dtype"], &halves["activations"]], ["bf16"; 2]);
 }
 
 #[test]

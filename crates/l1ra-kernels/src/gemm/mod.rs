@@ -380,23 +380,11 @@ impl<'a> Beside<'a> {
 /// Products in f32, for output that was checked.
 fn in_f32(out: Disjoint<'_>, row: usize, [m, n]: [usize; 2], blocks: &[Group<'_>], before: Before) {
     let tiles = Tiles::detect();
-    let grid = Grid::new([m, n], blocks, tiles);
-    let task = |index: usize| {
-        let (rows, columns) = grid.task(index);
-        let part = Part {
-            rows,
-            columns,
-            before,
-        };
-        // SAFETY: tasks have ranges of rows and columns that do not overlap, within the shapes that
-        // were checked above.
+    let cut = cut([m, n], blocks, tiles);
+    each_part([m, n], cut, before, |part| {
+        // SAFETY: parts do not overlap, and are within the shapes that were checked above.
         unsafe { run(tiles, out, row, blocks, &part) };
-    };
-    if grid.tasks() == 1 {
-        task(0);
-    } else {
-        (0..grid.tasks()).into_par_iter().for_each(task);
-    }
+    });
 }
 
 /// A part of a term that fits the caches: `k` from `from` to `from + len`.
@@ -462,62 +450,35 @@ fn blocks<'a>(terms: &[Term<'a>], shape: [usize; 2]) -> Vec<Group<'a>> {
     groups
 }
 
-/// How the output is cut into tasks.
-struct Grid {
-    shape: [usize; 2],
-    rows: usize,
-    columns: usize,
-}
-
-impl Grid {
-    fn new([m, n]: [usize; 2], blocks: &[Group<'_>], tiles: Tiles) -> Self {
-        let width = tiles.columns();
-        let depth = blocks
-            .iter()
-            .map(|group| group.iter().map(|block| block.len).sum::<usize>())
-            .max()
-            .unwrap_or(1);
-        let threads = rayon::current_num_threads();
-        let small = m * n * depth < 1 << 16;
-        let most = (panel_bytes(width) / (4 * depth * width)).max(1) * width;
-        let panels = n.div_ceil(width);
-        let parts = if small || threads == 1 {
-            n.div_ceil(most)
-        } else {
-            n.div_ceil(most).next_multiple_of(threads).min(panels)
-        };
-        let columns = panels.div_ceil(parts) * width;
-        let parts = n.div_ceil(columns);
-        // Rows are cut only where there are too few columns to go round.
-        let row_parts = if small || parts >= threads {
-            1
-        } else {
-            threads.div_ceil(parts).min(m.div_ceil(4 * tiles.rows()))
-        };
-        let rows = m.div_ceil(row_parts).next_multiple_of(tiles.rows());
-        Self {
-            shape: [m, n],
-            rows,
-            columns,
-        }
-    }
-
-    fn counts(&self) -> [usize; 2] {
-        let [m, n] = self.shape;
-        [m.div_ceil(self.rows), n.div_ceil(self.columns)]
-    }
-
-    fn tasks(&self) -> usize {
-        let [rows, columns] = self.counts();
-        rows * columns
-    }
-
-    fn task(&self, index: usize) -> (Range<usize>, Range<usize>) {
-        let [m, n] = self.shape;
-        let [rows, _] = self.counts();
-        let (i, j) = (index % rows * self.rows, index / rows * self.columns);
-        (i..(i + self.rows).min(m), j..(j + self.columns).min(n))
-    }
+/// Rows and columns of a task.
+fn cut([m, n]: [usize; 2], blocks: &[Group<'_>], tiles: Tiles) -> [usize; 2] {
+    let width = tiles.columns();
+    let depth = blocks
+        .iter()
+        .map(|group| group.iter().map(|block| block.len).sum::<usize>())
+        .max()
+        .unwrap_or(1);
+    let threads = rayon::current_num_threads();
+    let small = m * n * depth < 1 << 16;
+    let most = (panel_bytes(width) / (4 * depth * width)).max(1) * width;
+    let panels = n.div_ceil(width);
+    let parts = if small || threads == 1 {
+        n.div_ceil(most)
+    } else {
+        n.div_ceil(most).next_multiple_of(threads).min(panels)
+    };
+    let columns = panels.div_ceil(parts) * width;
+    let parts = n.div_ceil(columns);
+    // Rows are cut only where there are too few columns to go round.
+    let row_parts = if small || parts >= threads {
+        1
+    } else {
+        threads.div_ceil(parts).min(m.div_ceil(4 * tiles.rows()))
+    };
+    [
+        m.div_ceil(row_parts).next_multiple_of(tiles.rows()),
+        columns,
+    ]
 }
 
 /// A task's part of the output.
@@ -525,6 +486,28 @@ struct Part {
     rows: Range<usize>,
     columns: Range<usize>,
     before: Before,
+}
+
+/// Calls `act` with the parts of an output that is cut into `rows` by `columns`, shared among the threads.
+fn each_part(
+    [m, n]: [usize; 2],
+    [rows, columns]: [usize; 2],
+    before: Before,
+    act: impl Fn(Part) + Sync,
+) {
+    let [row_parts, parts] = [m.div_ceil(rows), n.div_ceil(columns)];
+    let task = |index: usize| {
+        let (i, j) = (index % row_parts * rows, index / row_parts * columns);
+        act(Part {
+            rows: i..(i + rows).min(m),
+            columns: j..(j + columns).min(n),
+            before,
+        });
+    };
+    match row_parts * parts {
+        1 => task(0),
+        tasks => (0..tasks).into_par_iter().for_each(task),
+    }
 }
 
 /// A right side as the inner loop reads it.

@@ -3,15 +3,13 @@
 
 use std::cell::RefCell;
 
-use half::bf16;
-use rayon::prelude::*;
-
 use super::{
-    Before, Beside, Part, ROWS, Term, Values,
+    Before, Beside, Part, ROWS, Term, Values, each_part,
     native::{self, Line, PANEL_BYTES, SIDE, Unit},
     room,
 };
 use crate::{rows, share::Disjoint};
+use half::bf16;
 
 /// Panels that a task holds: at least, where those of all `k` are large, and at most, so that sums stay in the
 /// second cache.
@@ -68,21 +66,8 @@ pub(super) fn run(
     let sides = Sides::new(unit, terms);
     let [least, most] = HELD;
     let held = (PANEL_BYTES / (SIDE * sides.column_bytes().max(1))).clamp(least, most);
-    let [rows, columns] = native::cut([m, n], held, [ROWS, ROWS]);
-    let [row_parts, parts] = [m.div_ceil(rows), n.div_ceil(columns)];
-    let task = |index: usize| {
-        let (i, j) = (index % row_parts * rows, index / row_parts * columns);
-        let part = Part {
-            rows: i..(i + rows).min(m),
-            columns: j..(j + columns).min(n),
-            before: Before::Drop,
-        };
-        sides.run(out, row, &part);
-    };
-    match row_parts * parts {
-        1 => task(0),
-        tasks => (0..tasks).into_par_iter().for_each(task),
-    }
+    let cut = native::cut([m, n], held, [ROWS, ROWS]);
+    each_part([m, n], cut, Before::Drop, |part| sides.run(out, row, &part));
 }
 
 impl Sides<'_> {

@@ -13,15 +13,13 @@
 
 use std::cell::RefCell;
 
-use half::bf16;
-use rayon::prelude::*;
-
-use super::{Before, Beside, Part, ROWS, Right, Term, Values, room};
+use super::{Before, Beside, Part, ROWS, Right, Term, Values, each_part, room};
 use crate::{
     pack::{PANELS, turn},
     share::Disjoint,
     vector::vectorized,
 };
+use half::bf16;
 
 mod unit;
 pub(crate) use unit::Unit;
@@ -89,22 +87,10 @@ pub(super) fn run(
     let deepest = groups.iter().map(|group| group.len).max().unwrap_or(1);
     let panel = deepest.next_multiple_of(DEPTH) * SIDE * size_of::<bf16>();
     let [rows, columns] = cut([m, n], (PANEL_BYTES / panel).max(1), [4 * SIDE, SIDE]);
-    let [row_parts, parts] = [m.div_ceil(rows), n.div_ceil(columns)];
-    let task = |index: usize| {
-        let (i, j) = (index % row_parts * rows, index / row_parts * columns);
-        let part = Part {
-            rows: i..(i + rows).min(m),
-            columns: j..(j + columns).min(n),
-            before,
-        };
-        // SAFETY: tasks have ranges of rows and columns that do not overlap, within the shapes that
-        // were checked before.
+    each_part([m, n], [rows, columns], before, |part| {
+        // SAFETY: parts do not overlap, and are within the shapes that were checked before.
         unsafe { run_part(unit, out, row, &groups, others, &part) };
-    };
-    match row_parts * parts {
-        1 => task(0),
-        tasks => (0..tasks).into_par_iter().for_each(task),
-    }
+    });
 }
 
 /// Rows and columns of a task, which holds `held` panels at most. Rows are cut only where there are too few

@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::{
-    Before, Beside, Block, Part, ROWS, Right, Term, Values,
+    Before, Beside, Block, Part, ROWS, Right, Term, Values, each_part,
     native::{DEPTH, Line, SIDE, TILE, Unit, ZERO, block, cut, pack_panels},
     room,
 };
@@ -110,22 +110,10 @@ pub(super) fn run(
     let deepest = groups.iter().map(bytes).max().unwrap_or(1);
     let held = (PANEL_BYTES / deepest.max(1)).max(1);
     let [rows, columns] = cut([m, n], held, [4 * SIDE, SIDE]);
-    let [row_parts, parts] = [m.div_ceil(rows), n.div_ceil(columns)];
-    let task = |index: usize| {
-        let (i, j) = (index % row_parts * rows, index / row_parts * columns);
-        let part = Part {
-            rows: i..(i + rows).min(m),
-            columns: j..(j + columns).min(n),
-            before,
-        };
-        // SAFETY: tasks have ranges of rows and columns that do not overlap, within the shapes that
-        // were checked before.
+    each_part([m, n], [rows, columns], before, |part| {
+        // SAFETY: parts do not overlap, and are within the shapes that were checked before.
         unsafe { run_part(unit, out, row, &groups, others, part) };
-    };
-    match row_parts * parts {
-        1 => task(0),
-        tasks => (0..tasks).into_par_iter().for_each(task),
-    }
+    });
 }
 
 /// What is summed over, in parts that stay in the first cache, and as many of them as stay in the second.
