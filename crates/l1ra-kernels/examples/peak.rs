@@ -83,7 +83,7 @@ fn main() {
         (1024, 576, 16),
         (16, 1024, 1536),
     ] {
-        // The same numbers rounded to bf16 can be multiplied in fewer parts.
+        // Weights in f32 that are bf16 may be multiplied in another way than others.
         let a = vec![0.3_f32; m * k];
         let b = vec![0.7_f32; k * n];
         let rounded = vec![0.25_f32; k * n];

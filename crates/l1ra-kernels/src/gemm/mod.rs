@@ -21,7 +21,7 @@ mod native;
 mod parts;
 pub(crate) mod tile;
 
-use std::{cell::RefCell, ops::Range};
+use std::{cell::RefCell, mem::take, ops::Range};
 
 use rayon::prelude::*;
 
@@ -245,8 +245,7 @@ pub fn sum_of_products(
         return;
     }
     check(out.len(), row, [m, n], terms);
-    let blocks = blocks(terms, [m, n]);
-    if blocks.is_empty() {
+    if terms.iter().all(|term| term.k == 0) {
         if before == Before::Drop {
             out.chunks_mut(row)
                 .take(m)
@@ -261,7 +260,7 @@ pub fn sum_of_products(
     }
     match Unit::detect() {
         Some(unit) => shared(unit, out, row, [m, n], terms, before),
-        None => in_f32(out, row, [m, n], &blocks, before),
+        None => in_f32(out, row, [m, n], terms, before),
     }
 }
 
@@ -321,15 +320,11 @@ fn shared(
     let mut before = before;
     let depth: usize = others.iter().map(|term| term.k).sum();
     if depth > BESIDE || native.is_empty() && parted.is_empty() {
-        if !others.is_empty() {
-            in_f32(out, row, shape, &blocks(&others, shape), before);
-            before = Before::Add;
-        }
-        others.clear();
+        in_f32(out, row, shape, &take(&mut others), before);
+        before = Before::Add;
     }
     if !native.is_empty() {
-        native::run(unit, out, row, shape, [&native, &others], before);
-        others.clear();
+        native::run(unit, out, row, shape, [&native, &take(&mut others)], before);
         before = Before::Add;
     }
     if !parted.is_empty() {
@@ -378,12 +373,11 @@ impl<'a> Beside<'a> {
 }
 
 /// Products in f32, for output that was checked.
-fn in_f32(out: Disjoint<'_>, row: usize, [m, n]: [usize; 2], blocks: &[Group<'_>], before: Before) {
-    let tiles = Tiles::detect();
-    let cut = cut([m, n], blocks, tiles);
-    each_part([m, n], cut, before, |part| {
+fn in_f32(out: Disjoint<'_>, row: usize, shape: [usize; 2], terms: &[Term<'_>], before: Before) {
+    let (tiles, blocks) = (Tiles::detect(), blocks(terms, shape));
+    each_part(shape, cut(shape, &blocks, tiles), before, |part| {
         // SAFETY: parts do not overlap, and are within the shapes that were checked above.
-        unsafe { run(tiles, out, row, blocks, &part) };
+        unsafe { run(tiles, out, row, &blocks, &part) };
     });
 }
 
@@ -646,7 +640,7 @@ fn strips(packed: &[Packed<'_>], rows: &Range<usize>, wide: &mut Vec<f32>) -> Ve
                 (values[start..].as_ptr(), left.row, left.column)
             }
             _ => {
-                let (part, rest) = std::mem::take(&mut wide).split_at_mut(rows.len() * len);
+                let (part, rest) = take(&mut wide).split_at_mut(rows.len() * len);
                 wide = rest;
                 left.widen(part, rows.clone(), from, len);
                 (part.as_ptr(), len, 1)
@@ -663,4 +657,31 @@ fn strips(packed: &[Packed<'_>], rows: &Range<usize>, wide: &mut Vec<f32>) -> Ve
         }
     };
     packed.iter().map(each).collect()
+}
+
+#[cfg(test)]
+mod exact {
+    use super::Term;
+
+    /// How far `out`, rows of `n`, is from the terms' sums in f64, which begin with `start`: the largest
+    /// difference, as a share of the sum of absolute values.
+    pub(super) fn farthest(out: &[f32], n: usize, start: f64, terms: &[Term<'_>]) -> f64 {
+        let each = |(index, seen): (usize, &f32)| {
+            let (i, j) = (index / n, index % n);
+            let products = |term: &Term<'_>| -> Vec<f64> {
+                let (left, right) = (term.left, term.right);
+                let product = |p: usize| {
+                    let a = left.values.get(i * left.row + p * left.column);
+                    let b = right.values.get(p * right.row + j * right.column);
+                    f64::from(a) * f64::from(b)
+                };
+                (0..term.k).map(product).collect()
+            };
+            let products: Vec<f64> = terms.iter().flat_map(products).collect();
+            let exact = start + products.iter().sum::<f64>();
+            let size = start + products.iter().map(|product| product.abs()).sum::<f64>();
+            (f64::from(*seen) - exact).abs() / size
+        };
+        out.iter().enumerate().map(each).fold(0.0, f64::max)
+    }
 }

@@ -3,13 +3,14 @@
 
 use std::cell::RefCell;
 
+use half::bf16;
+
 use super::{
     Before, Beside, Part, ROWS, Term, Values, each_part,
     native::{self, Line, PANEL_BYTES, SIDE, Unit},
     room,
 };
 use crate::{rows, share::Disjoint};
-use half::bf16;
 
 /// Panels that a task holds: at least, where those of all `k` are large, and at most, so that sums stay in the
 /// second cache.

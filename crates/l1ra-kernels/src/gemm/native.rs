@@ -13,13 +13,14 @@
 
 use std::cell::RefCell;
 
-use super::{Before, Beside, Part, ROWS, Right, Term, Values, each_part, room};
+use half::bf16;
+
+use super::{Before, Beside, Left, Part, ROWS, Right, Term, Values, each_part, room};
 use crate::{
     pack::{PANELS, turn},
     share::Disjoint,
     vector::vectorized,
 };
-use half::bf16;
 
 mod unit;
 pub(crate) use unit::Unit;
@@ -45,14 +46,14 @@ pub(super) struct Line(pub(super) [u32; TILE]);
 pub(super) const ZERO: Line = Line([0; TILE]);
 
 #[derive(Default)]
-struct Buffers {
-    panels: Vec<Line>,
-    strip: Vec<Line>,
+pub(super) struct Buffers {
+    pub(super) panels: Vec<Line>,
+    pub(super) strip: Vec<Line>,
 }
 
 thread_local! {
     /// Packed sides of a thread, kept from one product to the next.
-    static BUFFERS: RefCell<Buffers> = const {
+    pub(super) static BUFFERS: RefCell<Buffers> = const {
         RefCell::new(Buffers { panels: Vec::new(), strip: Vec::new() })
     };
 }
@@ -109,6 +110,14 @@ pub(super) fn cut([m, n]: [usize; 2], held: usize, least: [usize; 2]) -> [usize;
     [m.div_ceil(row_parts).next_multiple_of(least[1]), columns]
 }
 
+/// Starts and lengths of even parts of `k`, no longer than `most`, of whole tiles but for the last.
+pub(super) fn cut_depth(k: usize, most: usize) -> impl Iterator<Item = [usize; 2]> {
+    let len = k.div_ceil(k.div_ceil(most).max(1)).next_multiple_of(DEPTH);
+    (0..k)
+        .step_by(len.max(1))
+        .map(move |from| [from, len.min(k - from)])
+}
+
 /// What is summed over, in parts, of those terms whose right side is bf16.
 pub(super) fn groups<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
     let mut groups = Vec::new();
@@ -116,16 +125,12 @@ pub(super) fn groups<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
         let Values::Bf16(values) = term.right.values else {
             continue;
         };
-        let len = term.k.div_ceil(term.k.div_ceil(K_BLOCK));
-        let len = len.next_multiple_of(DEPTH);
-        for from in (0..term.k).step_by(len) {
-            groups.push(Group {
-                term: *term,
-                values,
-                from,
-                len: len.min(term.k - from),
-            });
-        }
+        groups.extend(cut_depth(term.k, K_BLOCK).map(|[from, len]| Group {
+            term: *term,
+            values,
+            from,
+            len,
+        }));
     }
     groups
 }
@@ -259,13 +264,19 @@ fn pack_left(unit: Unit, strip: &mut [Line], group: &Group<'_>, first: usize, ro
                     Values::F16(_) => {}
                 }
             }
-            let mut some = [0.0; DEPTH];
-            for (p, some) in some[..len].iter_mut().enumerate() {
-                *some = left.values.get(at + p * left.column);
-            }
-            unit.round(line, &some);
+            unit.round(line, &gathered(left, at, len));
         }
     }
+}
+
+/// `len` values of a row of a left side from `at` on, whatever its strides; what is missing is zero.
+#[inline(always)]
+pub(super) fn gathered(left: Left<'_>, at: usize, len: usize) -> [f32; DEPTH] {
+    let mut some = [0.0; DEPTH];
+    for (p, some) in some[..len].iter_mut().enumerate() {
+        *some = left.values.get(at + p * left.column);
+    }
+    some
 }
 
 /// Copies columns `first .. first + n` of a group's right side into panels; what is missing is zero.
@@ -419,7 +430,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::gemm::Left;
+    use crate::gemm::exact::farthest;
 
     /// Every kind of instructions that the machine has, also the one that is not chosen on it.
     #[test]
@@ -457,20 +468,9 @@ mod tests {
                     let mut out = vec![0.5; m * n];
                     let terms = [&[term][..], &[]];
                     run(*unit, Disjoint::new(&mut out), n, [m, n], terms, before);
-                    for (index, seen) in out.into_iter().enumerate() {
-                        let (i, j) = (index / n, index % n);
-                        let start = if before == Before::Add { 0.5 } else { 0.0 };
-                        let products = |p: usize| {
-                            let right = right[p * row + j * column].to_f64();
-                            f64::from(left[i * k + p]) * right
-                        };
-                        let exact = start + (0..k).map(products).sum::<f64>();
-                        let size = 0.5 + (0..k).map(|p| products(p).abs()).sum::<f64>();
-                        assert!(
-                            (f64::from(seen) - exact).abs() <= 2e-6 * size,
-                            "{unit:?} ({i}, {j}) of {m} × {n} × {k}: {seen}, not {exact}"
-                        );
-                    }
+                    let start = if before == Before::Add { 0.5 } else { 0.0 };
+                    let seen = farthest(&out, n, start, &[term]);
+                    assert!(seen <= 2e-6, "{unit:?}, {m} × {n} × {k}: {seen:e}");
                 }
             }
         }

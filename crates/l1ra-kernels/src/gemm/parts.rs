@@ -9,13 +9,14 @@
 //! All three products are exact, and their sums are f32, so nothing is lost that instructions in f32 would keep.
 //! Numbers below 2⁻¹²⁶ count as zero, parts that small as well; what is infinite on the left gives NaN.
 
-use std::cell::RefCell;
-
 use rayon::prelude::*;
 
 use super::{
     Before, Beside, Block, Part, ROWS, Right, Term, Values, each_part,
-    native::{DEPTH, Line, SIDE, TILE, Unit, ZERO, block, cut, pack_panels},
+    native::{
+        BUFFERS, Buffers, DEPTH, Line, SIDE, TILE, Unit, ZERO, block, cut, cut_depth, gathered,
+        pack_panels,
+    },
     room,
 };
 use crate::{pack::PANELS, share::Disjoint, vector::vectorized};
@@ -32,19 +33,6 @@ const PANEL_BYTES: usize = 1 << 20;
 const LOW: u32 = 0xffff;
 /// The least product that goes this way: rows, columns, and what is summed over.
 const LEAST: [usize; 3] = [64, 128, 64];
-
-#[derive(Default)]
-struct Buffers {
-    panels: Vec<Line>,
-    strip: Vec<Line>,
-}
-
-thread_local! {
-    /// Packed sides of a thread, kept from one product to the next.
-    static BUFFERS: RefCell<Buffers> = const {
-        RefCell::new(Buffers { panels: Vec::new(), strip: Vec::new() })
-    };
-}
 
 /// Whether a product goes this way: f32 on both sides, large, with a right side that is bf16, and on tiles.
 /// (Right sides that are not bf16 would take six products of parts. On a CPU that throttles its tiles those were
@@ -121,13 +109,11 @@ fn groups<'a>(terms: &[Term<'a>]) -> Vec<Vec<Block<'a>>> {
     let mut groups: Vec<Vec<Block<'a>>> = Vec::new();
     let mut held = 0;
     for term in terms.iter().filter(|term| term.k > 0) {
-        let len = term.k.div_ceil(term.k.div_ceil(K_BLOCK));
-        let len = len.next_multiple_of(DEPTH);
-        for from in (0..term.k).step_by(len) {
+        for [from, len] in cut_depth(term.k, K_BLOCK) {
             let block = Block {
                 term: *term,
                 from,
-                len: len.min(term.k - from),
+                len,
             };
             match groups.last_mut() {
                 Some(group) if held + block.len <= K_GROUP => group.push(block),
@@ -284,11 +270,7 @@ vectorized! {
                 {
                     split(values)
                 } else {
-                    let mut some = [0.0; DEPTH];
-                    for (p, some) in some[..len].iter_mut().enumerate() {
-                        *some = values[at + p * left.column];
-                    }
-                    split(&some)
+                    split(&gathered(left, at, len))
                 };
                 for (part, line) in lines.into_iter().enumerate() {
                     strip[part * depth + k + r] = line;
@@ -306,7 +288,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::gemm::Left;
+    use crate::gemm::{Left, exact::farthest, in_f32};
 
     /// Products of every kind of instructions that the machine has, also the one that is not chosen on it, and
     /// those in f32 beside it: how far from sums in f64, as a share of the sum of absolute values.
@@ -341,33 +323,16 @@ mod tests {
             let (low, b) = (draw(m * 7), draw(7 * n));
             let other = Term::new(Left::rows(&low, 7), Right::rows(&b, n), 7);
             let terms = [&[term][..], &[other]];
-            let error = |out: &[f32], start: f64| -> f64 {
-                let each = |(index, seen): (usize, &f32)| {
-                    let (i, j) = (index / n, index % n);
-                    let product = |p: usize| {
-                        let b = matrix.values.get(p * matrix.row + j * matrix.column);
-                        f64::from(left[i * k + p]) * f64::from(b)
-                    };
-                    let beside = |p: usize| f64::from(low[i * 7 + p]) * f64::from(b[p * n + j]);
-                    let products: Vec<f64> =
-                        (0..k).map(product).chain((0..7).map(beside)).collect();
-                    let exact = start + products.iter().sum::<f64>();
-                    let size = start + products.iter().map(|p| p.abs()).sum::<f64>();
-                    (f64::from(*seen) - exact).abs() / size
-                };
-                out.iter().enumerate().map(each).fold(0.0, f64::max)
-            };
             for (before, start) in [(Before::Drop, 0.0), (Before::Add, 0.5)] {
                 let mut plain = vec![0.5; m * n];
-                let blocks = crate::gemm::blocks(&[term, other], [m, n]);
-                let out = Disjoint::new(&mut plain);
-                crate::gemm::in_f32(out, n, [m, n], &blocks, before);
-                let bound = error(&plain, start).max(2e-7);
+                let all = [term, other];
+                in_f32(Disjoint::new(&mut plain), n, [m, n], &all, before);
+                let bound = farthest(&plain, n, start, &all).max(2e-7);
                 for unit in &units {
                     let mut out = vec![0.5; m * n];
                     let place = Disjoint::new(&mut out);
                     run(*unit, place, n, [m, n], terms, before);
-                    let seen = error(&out, start);
+                    let seen = farthest(&out, n, start, &all);
                     assert!(seen <= bound, "{unit:?} {shape:?}: {seen:e}, f32 {bound:e}");
                 }
             }

@@ -222,23 +222,14 @@ mod amx {
         }
     }
 
-    /// # Safety
-    /// As for [`Unit::block`](super::Unit::block).
-    pub(super) unsafe fn block(
-        out: *mut f32,
-        row: usize,
-        strip: &[Line],
-        panel: &[Line],
-        add: bool,
-    ) {
-        const { assert!(SIDE == 32 && DEPTH == 32) };
-        let steps = strip.len() / SIDE;
-        if steps == 0 {
-            return;
-        }
-        let low = unsafe { out.add(TILE * row) };
-        // SAFETY: every step reads two tiles of 1 KiB of each side; the output holds the block.
-        unsafe {
+    /// Keeps a block of the output in tiles 0 to 3 while `steps` go by, each a list of instructions that takes
+    /// `left` and `right` on by two tiles of 1 KiB.
+    macro_rules! over_steps {
+        (
+            [$out:expr, $row:expr, $add:expr, $steps:expr],
+            [$($instruction:literal),* $(,)?],
+            $($operand:tt)*
+        ) => {
             asm!(
                 "test {add}, {add}",
                 "jz 2f",
@@ -253,33 +244,59 @@ mod amx {
                 "tilezero tmm2",
                 "tilezero tmm3",
                 "3:",
-                "tileloadd tmm4, [{left} + {line}]",
-                "tileloaddt1 tmm6, [{right} + {line}]",
-                "tileloaddt1 tmm7, [{right} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{left} + {line} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {left}, 2048",
-                "add {right}, 2048",
+                $($instruction,)*
                 "dec {steps}",
                 "jnz 3b",
                 "tilestored [{out} + {row}], tmm0",
                 "tilestored [{out} + {row} + 64], tmm1",
                 "tilestored [{low} + {row}], tmm2",
                 "tilestored [{low} + {row} + 64], tmm3",
-                add = in(reg) u64::from(add),
-                out = in(reg) out,
-                low = in(reg) low,
-                row = in(reg) row * size_of::<f32>(),
-                left = inout(reg) strip.as_ptr() => _,
-                right = inout(reg) panel.as_ptr() => _,
+                add = in(reg) u64::from($add),
+                out = in(reg) $out,
+                low = in(reg) $out.add(TILE * $row),
+                row = in(reg) $row * size_of::<f32>(),
                 line = in(reg) size_of::<Line>(),
-                steps = inout(reg) steps => _,
+                steps = inout(reg) $steps => _,
+                $($operand)*
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
+            )
+        };
+    }
+
+    /// # Safety
+    /// As for [`Unit::block`](super::Unit::block).
+    pub(super) unsafe fn block(
+        out: *mut f32,
+        row: usize,
+        strip: &[Line],
+        panel: &[Line],
+        add: bool,
+    ) {
+        const { assert!(SIDE == 32 && DEPTH == 32) };
+        let steps = strip.len() / SIDE;
+        if steps == 0 {
+            return;
+        }
+        // SAFETY: every step reads two tiles of each side; the output holds the block.
+        unsafe {
+            over_steps!(
+                [out, row, add, steps],
+                [
+                    "tileloadd tmm4, [{left} + {line}]",
+                    "tileloaddt1 tmm6, [{right} + {line}]",
+                    "tileloaddt1 tmm7, [{right} + {line} + 1024]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm5, [{left} + {line} + 1024]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "add {left}, 2048",
+                    "add {right}, 2048",
+                ],
+                left = inout(reg) strip.as_ptr() => _,
+                right = inout(reg) panel.as_ptr() => _,
             );
         }
     }
@@ -298,66 +315,40 @@ mod amx {
         if steps == 0 {
             return;
         }
-        let low = unsafe { out.add(TILE * row) };
-        // SAFETY: every step reads two tiles of 1 KiB of the panel and of each part; the output holds the block.
+        // SAFETY: every step reads two tiles of the panel and of each part; the output holds the block.
         unsafe {
-            asm!(
-                "test {add}, {add}",
-                "jz 2f",
-                "tileloadd tmm0, [{out} + {row}]",
-                "tileloadd tmm1, [{out} + {row} + 64]",
-                "tileloadd tmm2, [{low} + {row}]",
-                "tileloadd tmm3, [{low} + {row} + 64]",
-                "jmp 3f",
-                "2:",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "3:",
-                "tileloadd tmm4, [{left} + {line}]",
-                "tileloaddt1 tmm6, [{right} + {line}]",
-                "tileloaddt1 tmm7, [{right} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{left} + {line} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm4, [{second} + {line}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm5, [{second} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm4, [{third} + {line}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm5, [{third} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {left}, 2048",
-                "add {second}, 2048",
-                "add {third}, 2048",
-                "add {right}, 2048",
-                "dec {steps}",
-                "jnz 3b",
-                "tilestored [{out} + {row}], tmm0",
-                "tilestored [{out} + {row} + 64], tmm1",
-                "tilestored [{low} + {row}], tmm2",
-                "tilestored [{low} + {row} + 64], tmm3",
-                add = in(reg) u64::from(add),
-                out = in(reg) out,
-                low = in(reg) low,
-                row = in(reg) row * size_of::<f32>(),
+            over_steps!(
+                [out, row, add, steps],
+                [
+                    "tileloadd tmm4, [{left} + {line}]",
+                    "tileloaddt1 tmm6, [{right} + {line}]",
+                    "tileloaddt1 tmm7, [{right} + {line} + 1024]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm5, [{left} + {line} + 1024]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm4, [{second} + {line}]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "tileloadd tmm5, [{second} + {line} + 1024]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm4, [{third} + {line}]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "tileloadd tmm5, [{third} + {line} + 1024]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "add {left}, 2048",
+                    "add {second}, 2048",
+                    "add {third}, 2048",
+                    "add {right}, 2048",
+                ],
                 left = inout(reg) strip.as_ptr() => _,
                 second = inout(reg) strip[panel.len()..].as_ptr() => _,
                 third = inout(reg) strip[2 * panel.len()..].as_ptr() => _,
                 right = inout(reg) panel.as_ptr() => _,
-                line = in(reg) size_of::<Line>(),
-                steps = inout(reg) steps => _,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
             );
         }
     }
