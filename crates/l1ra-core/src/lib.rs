@@ -48,8 +48,8 @@ mod tensor_file;
 pub mod walk;
 
 pub use adapter::{
-    AdaptedLinear, AdaptedModule, GatedLora, Output, Prologue, attach_adapters, forward_together,
-    merge_adapters, unmerge_adapters,
+    AdaptedLinear, AdaptedModule, GatedLora, Output, Products, Prologue, attach_adapters,
+    forward_together, merge_adapters, unmerge_adapters,
 };
 pub use allocation::{RankAllocator, RankPlan};
 pub use config::{BudgetUnit, L1raConfig, Policy};

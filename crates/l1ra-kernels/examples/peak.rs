@@ -6,7 +6,7 @@
 use std::{hint::black_box, time::Instant};
 
 use half::bf16;
-use l1ra_kernels::gemm::{Before, Left, Right, Term, Values, bf16_instructions, sum_of_products};
+use l1ra_kernels::gemm::{Before, Left, Products, Right, Term, bf16_instructions, sum_of_products};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -83,10 +83,8 @@ fn main() {
         (1024, 576, 16),
         (16, 1024, 1536),
     ] {
-        // Weights in f32 that are bf16 may be multiplied in another way than others.
         let a = vec![0.3_f32; m * k];
         let b = vec![0.7_f32; k * n];
-        let rounded = vec![0.25_f32; k * n];
         let stored = vec![bf16::from_f32(0.25); k * n];
         let mut out = vec![0.0_f32; m * n];
         let flops = 2.0 * (m * k * n) as f64;
@@ -97,23 +95,18 @@ fn main() {
         };
         let plain = time(runs, || ours(Right::rows(&b, n), &mut out));
         let transposed = time(runs, || ours(Right::rows(&b, k).transpose(), &mut out));
-        let [whole, whole_transposed] = [
-            Right::rows(&rounded, n),
-            Right::rows(&rounded, k).transpose(),
-        ]
-        .map(|right| time(runs, || ours(right, &mut out)));
         let left_transposed = time(runs, || {
             let term = Term::new(Left::transposed(&a, m), Right::rows(&b, n), k);
             sum_of_products(&mut out, n, [m, n], &[term], Before::Drop);
         });
-        let [bf16, bf16_transposed] = [[n, 1], [1, k]].map(|[row, column]| {
-            let values = Values::Bf16(&stored);
-            let right = Right {
-                values,
-                row,
-                column,
-            };
-            time(runs, || ours(right, &mut out))
+        // Once with the left side rounded, where the CPU multiplies bf16, and once with f32's products.
+        let [bf16, whole] = [Products::Stored, Products::F32].map(|products| {
+            [Right::rows(&stored, n), Right::rows(&stored, k).transpose()].map(|right| {
+                let term = Term::new(Left::rows(&a, k), right, k).taken_in(products);
+                time(runs, || {
+                    sum_of_products(&mut out, n, [m, n], &[term], Before::Drop)
+                })
+            })
         });
         let gemm = |rhs: [isize; 2], out: &mut [f32]| unsafe {
             gemm::gemm(
@@ -158,14 +151,14 @@ fn main() {
         let theirs_t = time(runs, || gemm([k as isize, 1], &mut out));
         let rate = |seconds: f64| flops / seconds / 1e9 / peak * 100.0;
         println!(
-            "{m:5} {k:5} {n:6}  ours {:5.1} %  Bᵀ {:5.1} %  Aᵀ {:5.1} %   B of bf16 {:5.1} %  Bᵀ {:5.1} %   bf16 {:6.1} %  Bᵀ {:6.1} %   gemm {:5.1} %  Bᵀ {:5.1} %",
+            "{m:5} {k:5} {n:6}  ours {:5.1} %  Bᵀ {:5.1} %  Aᵀ {:5.1} %   B of bf16 in f32 {:5.1} %  Bᵀ {:5.1} %   in bf16 {:6.1} %  Bᵀ {:6.1} %   gemm {:5.1} %  Bᵀ {:5.1} %",
             rate(plain),
             rate(transposed),
             rate(left_transposed),
-            rate(whole),
-            rate(whole_transposed),
-            rate(bf16),
-            rate(bf16_transposed),
+            rate(whole[0]),
+            rate(whole[1]),
+            rate(bf16[0]),
+            rate(bf16[1]),
             rate(theirs),
             rate(theirs_t)
         );

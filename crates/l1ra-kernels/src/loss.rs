@@ -15,7 +15,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    gemm::{Before, Left, Right, Term, sum_of_products},
+    gemm::{Before, Left, Products, Right, Term, sum_of_products},
     math,
     vector::vectorized,
 };
@@ -27,13 +27,13 @@ pub const ROWS: usize = 2048;
 pub const COLUMNS: usize = 1024;
 
 /// The loss summed over rows for `hidden [n, d]`, `head [d, v]`, `targets [n]`, each below `v`; and,
-/// where `gradient` is given, `dh [n, d]` in it.
+/// where `gradient` is given, `dh [n, d]` in it. Products with the head are taken in `products`.
 ///
 /// # Panics
 /// If a length does not fit or a target is not below `v`.
 pub fn linear_cross_entropy(
     hidden: &[f32],
-    head: Right<'_>,
+    (head, products): (Right<'_>, Products),
     [d, v]: [usize; 2],
     targets: &[u32],
     mut gradient: Option<&mut [f32]>,
@@ -48,6 +48,7 @@ pub fn linear_cross_entropy(
     for (index, targets) in targets.chunks(ROWS).enumerate() {
         let part = index * ROWS * d..(index * ROWS + targets.len()) * d;
         let gradient = gradient.as_deref_mut().map(|dh| &mut dh[part.clone()]);
+        let head = (head, products);
         loss += rows(&hidden[part], head, [d, v], targets, gradient, &mut logits);
     }
     loss
@@ -56,7 +57,7 @@ pub fn linear_cross_entropy(
 /// The same for so few rows that `logits` has room for a part of the vocabulary.
 fn rows(
     hidden: &[f32],
-    head: Right<'_>,
+    (head, products): (Right<'_>, Products),
     [d, v]: [usize; 2],
     targets: &[u32],
     mut gradient: Option<&mut [f32]>,
@@ -69,7 +70,7 @@ fn rows(
         let width = COLUMNS.min(v - first);
         let logits = &mut logits[..n * width];
         let words = head.skip_columns(first);
-        let term = Term::new(Left::rows(hidden, d), words, d);
+        let term = Term::new(Left::rows(hidden, d), words, d).taken_in(products);
         sum_of_products(logits, width, [n, width], &[term], Before::Drop);
         let lines = logits.par_chunks_mut(width).zip(targets);
         sums.par_iter_mut().zip(lines).for_each(|(sum, line)| {
@@ -84,6 +85,7 @@ fn rows(
                 lines.for_each(|(line, sum)| scale(line, sum.shrunk));
             }
             let term = Term::new(Left::rows(logits, width), words.transpose(), width);
+            let term = term.taken_in(products);
             sum_of_products(gradient, d, [n, d], &[term], before);
             before = Before::Add;
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use l1ra_kernels::{
     attention::{self, Cache, Shape},
-    gemm::Right,
+    gemm::{Products, Right},
     loss::{COLUMNS, ROWS, linear_cross_entropy},
     norm,
     rope::Rotary,
@@ -349,8 +349,14 @@ fn loss_and_its_gradient() {
                 .sum()
         };
         let mut dh = vec![0.0; n * d];
-        let loss = linear_cross_entropy(&h, head, [d, v], &targets, Some(&mut dh));
-        let alone = linear_cross_entropy(&h, head, [d, v], &targets, None);
+        let loss = linear_cross_entropy(
+            &h,
+            (head, Products::Stored),
+            [d, v],
+            &targets,
+            Some(&mut dh),
+        );
+        let alone = linear_cross_entropy(&h, (head, Products::Stored), [d, v], &targets, None);
         assert_eq!(loss, alone);
         assert!((loss - exact(&wide(&h))).abs() < 1e-5 * loss, "{loss}");
         check_gradient(&dh, &h, exact);
@@ -360,7 +366,13 @@ fn loss_and_its_gradient() {
 #[test]
 fn loss_of_nothing_is_zero() {
     assert_eq!(
-        linear_cross_entropy(&[], Right::rows(&[1.0; 6], 3), [2, 3], &[], None),
+        linear_cross_entropy(
+            &[],
+            (Right::rows(&[1.0; 6], 3), Products::Stored),
+            [2, 3],
+            &[],
+            None
+        ),
         0.0
     );
 }
@@ -369,7 +381,13 @@ fn loss_of_nothing_is_zero() {
 fn loss_of_logits_far_apart_stays_finite() {
     let head = [200.0, -200.0, 0.0];
     let mut dh = [0.0];
-    let loss = linear_cross_entropy(&[1.0], Right::rows(&head, 3), [1, 3], &[1], Some(&mut dh));
+    let loss = linear_cross_entropy(
+        &[1.0],
+        (Right::rows(&head, 3), Products::Stored),
+        [1, 3],
+        &[1],
+        Some(&mut dh),
+    );
     assert!((loss - 400.0).abs() < 1e-3, "{loss}");
     assert!((dh[0] - 400.0).abs() < 1e-3, "{}", dh[0]);
 }

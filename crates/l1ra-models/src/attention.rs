@@ -94,7 +94,7 @@ impl Attention {
     fn product_type(&self, device: &Device) -> FloatDType {
         match has_kernels(device) {
             true => FloatDType::F32,
-            false => FloatDType::from(self.q_proj.weight.val().dtype()),
+            false => self.q_proj.dtype(),
         }
     }
 

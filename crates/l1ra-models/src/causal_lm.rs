@@ -9,7 +9,7 @@ use l1ra_core::{AdaptedLinear, AdaptedModule};
 
 use l1ra_ops::{
     has_kernels,
-    linear::{Linear, Output, Prologue, linears},
+    linear::{Linear, Output, Products, Prologue, linears},
     loss::{cross_entropy_sum, linear_cross_entropy},
 };
 
@@ -27,6 +27,9 @@ use crate::{
 pub struct Embedding {
     /// `[vocabulary, hidden]`.
     pub weight: Param<Tensor<2>>,
+    /// What it is multiplied in where it is the head, too.
+    #[module(skip)]
+    pub products: Products,
 }
 
 /// Embedding, blocks and final norm.
@@ -77,11 +80,11 @@ impl CausalLm {
         self.activations
     }
 
-    /// The type that the matrices of blocks are stored in.
+    /// The type of the blocks' matrices: what they are multiplied in, where the device can. Those of an f32 model
+    /// [may be kept](crate::weights::Storage::F32) in fewer bits.
     pub fn base_type(&self) -> FloatDType {
         let first = self.model.layers.first();
-        let weight = first.map(|block| block.self_attn.q_proj.weight.val());
-        weight.map_or(FloatDType::F32, |weight| weight.dtype().into())
+        first.map_or(FloatDType::F32, |block| block.self_attn.q_proj.dtype())
     }
 
     /// Keeps activations within blocks in another type, with half the memory where it has two bytes. The
@@ -199,6 +202,7 @@ impl CausalLm {
     fn tied_head(&self) -> Linear {
         Linear {
             weight: self.model.embed_tokens.weight.val().transpose(),
+            products: self.model.embed_tokens.products,
             adapter: None,
         }
     }
@@ -214,9 +218,12 @@ impl CausalLm {
     /// made whole, unless the head has an adapter of its own.
     pub fn loss_sum(&self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
         match &self.lm_head {
-            None => linear_cross_entropy(hidden, &self.tied_head().weight, targets),
+            None => {
+                let head = self.tied_head();
+                linear_cross_entropy(hidden, (&head.weight, head.products), targets)
+            }
             Some(head) if head.adapter.is_none() && head.bias.is_none() => {
-                linear_cross_entropy(hidden, &head.weight.val(), targets)
+                linear_cross_entropy(hidden, (&head.weight.val(), head.products()), targets)
             }
             Some(head) => cross_entropy_sum(head.forward(hidden), targets),
         }

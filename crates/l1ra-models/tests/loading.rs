@@ -12,10 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use l1ra_core::{GatedLora, init::SeededNoise, target::AdapterSpec};
 use l1ra_models::{
-    CausalLm, LoadOptions, TextTokenizer, load_model,
-    weights::{Storage, save_weights},
+    CausalLm, LoadOptions, ModelConfig, ModelError, TextTokenizer, load_model,
+    weights::{
+        SafetensorsFiles, Storage, StoredTensor, StoredType, WeightSource, build_model,
+        save_weights,
+    },
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -250,14 +254,89 @@ fn every_stored_type_loads_into_every_storage(
             "{stored:?} as {storage:?}: {difference}"
         );
         let kept = FloatDType::from(model.model.embed_tokens.weight.val().dtype());
-        let expected = match (storage, stored) {
+        let base = match (storage, stored) {
             (Storage::F32, _) | (Storage::AsStored, Dtype::F32) => FloatDType::F32,
             (Storage::BF16, _) | (Storage::AsStored, Dtype::BF16) => FloatDType::BF16,
             _ => FloatDType::F16,
         };
+        assert_eq!(model.base_type(), base);
+        // bf16 in f32 says nothing more than bf16.
+        let expected = match (storage, stored) {
+            (Storage::F32, Dtype::BF16) => FloatDType::BF16,
+            _ => base,
+        };
         assert_eq!(kept, expected);
         let norm = FloatDType::from(model.model.norm.gamma.val().dtype());
         assert_eq!(norm, FloatDType::F32, "norms are f32 in any case");
+    }
+}
+
+/// A file in bf16 and the same numbers in f32, in which that file would be read: the same model.
+#[test]
+fn what_is_kept_in_bf16_is_multiplied_as_f32() {
+    let narrow = folder(&tiny_config(), &tiny(), Dtype::BF16);
+    let files = SafetensorsFiles::open(narrow.path()).unwrap();
+    let wide = Widened(files);
+    let config = ModelConfig::from_file(&narrow.path().join("config.json")).unwrap();
+    let models = [
+        load(narrow.path(), Storage::F32).unwrap(),
+        build_model(&wide, &config, Storage::F32, &Device::flex()).unwrap(),
+    ];
+    let kept = models
+        .each_ref()
+        .map(|model| FloatDType::from(model.model.embed_tokens.weight.val().dtype()));
+    assert_eq!(kept, [FloatDType::BF16, FloatDType::F32]);
+    let [seen, wanted] = models.each_ref().map(logits);
+    let difference = largest_difference(&seen, &wanted);
+    assert!(difference < 1e-5, "{difference}");
+
+    // Folding an adapter in does not round the sum to 16 bits.
+    let [mut first, _] = models;
+    let mut layer = first.model.layers.remove(0).self_attn.q_proj;
+    layer.adapter = Some(GatedLora::init(
+        &AdapterSpec {
+            path: "q".into(),
+            rank: 2,
+            alpha: 2.0,
+        },
+        layer.dims()[0],
+        layer.dims()[1],
+        0.0,
+        &SeededNoise::new(1),
+        &Device::flex(),
+    ));
+    let before = layer.weight.val().dtype();
+    let undo = layer.merge().unwrap();
+    assert_eq!(layer.weight.val().dtype(), DType::F32);
+    layer.unmerge(undo);
+    assert_eq!(layer.weight.val().dtype(), before);
+}
+
+/// Weights in f32, whatever the files hold.
+#[derive(Debug)]
+struct Widened(SafetensorsFiles);
+
+impl WeightSource for Widened {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.0.shape(name)
+    }
+
+    fn read(&self, name: &str) -> Result<StoredTensor, ModelError> {
+        let stored = self.0.read(name)?;
+        let values = stored.dtype.decode(&stored.bytes);
+        Ok(StoredTensor {
+            bytes: StoredType::F32.encode(&values),
+            dtype: StoredType::F32,
+            ..stored
+        })
     }
 }
 

@@ -25,7 +25,9 @@ use l1ra_kernels::{
 
 use crate::{
     attention::AttentionKernels,
-    linear::{Adapter, AdapterGradients, Before, Gradients, LinearKernels, Output, Part, Wanted},
+    linear::{
+        Adapter, AdapterGradients, Before, Gradients, LinearKernels, Output, Part, Products, Wanted,
+    },
     loss::LossKernels,
     norm::NormKernels,
     route::GraphTensor,
@@ -365,7 +367,7 @@ fn outputs<T: Number>(
     let mut at = 0;
     for (part, h) in parts.iter().zip(lows) {
         let d_out = width(&part.weight, 1);
-        let base = Term::new(left, right(&part.weight), d_in);
+        let base = Term::new(left, right(&part.weight), d_in).taken_in(part.products);
         let out = &mut y[at.min(n * total)..];
         match part.adapter.as_ref().zip(h) {
             None => {
@@ -444,7 +446,8 @@ impl LinearKernels for Flex {
             for (part, side) in parts.iter().zip(&sides) {
                 let d_out = width(&part.weight, 1);
                 let left = dy.left(total, at);
-                terms.push(Term::new(left, right(&part.weight).transpose(), d_out));
+                let base = Term::new(left, right(&part.weight).transpose(), d_out);
+                terms.push(base.taken_in(part.products));
                 if let Some(Side { a, d_gated, .. }) = side {
                     let r = width(a, 1);
                     terms.push(Term::new(Left::rows(d_gated, r), right(a).transpose(), r));
@@ -618,7 +621,7 @@ fn gate_backward<T: Number>(dy: &FlexTensor, gate_up: &FlexTensor) -> FlexTensor
 impl LossKernels for Flex {
     fn sum(
         hidden: &FloatTensor<Self>,
-        head: &FloatTensor<Self>,
+        (head, products): (&FloatTensor<Self>, Products),
         targets: &IntTensor<Self>,
         gradient: bool,
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>) {
@@ -627,7 +630,7 @@ impl LossKernels for Flex {
         let mut dh = gradient.then(|| room(n * d));
         let loss = linear_cross_entropy(
             &values(hidden),
-            right(head),
+            (right(head), products),
             [d, width(head, 1)],
             &targets,
             dh.as_deref_mut(),

@@ -11,7 +11,8 @@
 //! MLP's gate. It is then made again in the backward, which costs a pass over it and saves keeping it.
 //!
 //! Between forward and backward the input is kept once for all layers, and with kernels every `h [n, r]`.
-//! Nothing of the size of a weight is made or kept; weights are read as they are stored (f32, bf16, f16).
+//! Nothing of the size of a weight is made or kept; weights are read as they are stored (f32, bf16, f16), and
+//! [`Products`] says what they are multiplied in.
 //! Prologues, adapters and sums are f32; the output has the type that is asked for.
 
 use burn::{
@@ -29,6 +30,7 @@ use burn::{
 
 mod steps;
 
+pub use l1ra_kernels::gemm::Products;
 pub use steps::{composed, in_steps};
 
 use crate::route::GraphTensor;
@@ -76,6 +78,8 @@ impl Output {
 pub struct Part<B: Backend> {
     /// Frozen `W`, `[d_in, d_out]`.
     pub weight: FloatTensor<B>,
+    /// What it is multiplied in.
+    pub products: Products,
     /// Its adapter.
     pub adapter: Option<Adapter<B>>,
 }
@@ -200,6 +204,7 @@ fn into_primitive<B: Backend>(tensor: GraphTensor<B>) -> FloatTensor<B> {
 /// A layer whose adapter may be in a graph.
 struct GraphPart<B: Backend> {
     weight: FloatTensor<B>,
+    products: Products,
     adapter: Option<[GraphTensor<B>; 3]>,
 }
 
@@ -217,6 +222,7 @@ fn in_graph<B: LinearKernels, const N: usize>(
     });
     let inner = |part: GraphPart<B>| Part {
         weight: part.weight,
+        products: part.products,
         adapter: part.adapter.map(|adapter| {
             let [a, g, b] = adapter.map(into_primitive::<B>);
             Adapter { a, g, b }
@@ -245,8 +251,18 @@ fn in_graph<B: LinearKernels, const N: usize>(
 pub struct Linear {
     /// `W`, `[d_in, d_out]`.
     pub weight: Tensor<2>,
+    /// What it is multiplied in.
+    pub products: Products,
     /// `A [d_in, r]`, gates times scale `[r]`, `B [r, d_out]`.
     pub adapter: Option<(Tensor<2>, Tensor<1>, Tensor<2>)>,
+}
+
+/// The type that products with a matrix are taken in on a device that multiplies in the matrix's own.
+pub fn product_type(weight: &Tensor<2>, products: Products) -> FloatDType {
+    match products {
+        Products::Stored => FloatDType::from(weight.dtype()),
+        Products::F32 => FloatDType::F32,
+    }
 }
 
 /// What is done to the input first, as tensors.
@@ -277,7 +293,7 @@ impl Prologue {
 /// Uses [`LinearKernels`] where the tensors' backend has them, there are up to three layers, the weights are
 /// frozen and stored in f32, bf16 or f16, input and output are f32 or bf16 (f32 before a norm), and adapters
 /// f32; [`in_steps`] elsewhere. Values and gradients are the same, except that the latter multiplies in the
-/// weight's type.
+/// weight's type wherever that may be.
 ///
 /// # Panics
 /// If shapes do not fit, as Burn's own operations do.
@@ -370,6 +386,7 @@ fn on_flex<const D: usize>(
     let plain = |x| {
         let part = |(layer, weight): (&Linear, _)| Part {
             weight,
+            products: layer.products,
             adapter: layer.adapter.clone().map(|(a, g, b)| Adapter {
                 a: primitive(a),
                 g: primitive(g),
@@ -382,6 +399,7 @@ fn on_flex<const D: usize>(
     let graph = |x| {
         let part = |(layer, weight): (&Linear, _)| GraphPart {
             weight,
+            products: layer.products,
             adapter: layer.adapter.clone().map(|(a, g, b)| {
                 let device = &device;
                 [

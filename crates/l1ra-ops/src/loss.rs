@@ -22,7 +22,10 @@ use burn::{
     tensor::{DType, FloatDType, Int, Tensor, activation::log_softmax},
 };
 
-use crate::{linear::product, route::GraphTensor};
+use crate::{
+    linear::{Products, product, product_type},
+    route::GraphTensor,
+};
 
 /// Rows whose logits exist at once on devices without [`LossKernels`]. Every chunk reads the head twice;
 /// more rows would read it less often and hold more logits.
@@ -33,7 +36,7 @@ pub trait LossKernels: Backend {
     /// The loss `[1]`, and `dh [n, d]` where `gradient` is set.
     fn sum(
         hidden: &FloatTensor<Self>,
-        head: &FloatTensor<Self>,
+        head: (&FloatTensor<Self>, Products),
         targets: &IntTensor<Self>,
         gradient: bool,
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
@@ -57,7 +60,7 @@ impl<B: LossKernels> Backward<B, 1> for LossBackward {
 #[cfg_attr(not(feature = "flex"), allow(dead_code))]
 fn in_graph<B: LossKernels>(
     hidden: GraphTensor<B>,
-    head: &FloatTensor<B>,
+    head: (&FloatTensor<B>, Products),
     targets: &IntTensor<B>,
 ) -> GraphTensor<B> {
     let prepared = Backward::<B, 1>::prepare::<NoCheckpointing>(LossBackward, [hidden.node()]);
@@ -74,13 +77,13 @@ fn in_graph<B: LossKernels>(
 
 /// Cross-entropy of `hidden·head` against `targets`, summed over rows: `[1]`, for `hidden [n, d]`,
 /// `head [d, vocabulary]` (a transposed view will do) and `targets [n]`, each an id of the
-/// vocabulary.
+/// vocabulary. The head is multiplied in `products`.
 ///
 /// One operation where the backend has [`LossKernels`] and the head is frozen; [`in_chunks`] on other
 /// devices. With a head that is trained, [`composed`], which makes all logits.
 pub fn linear_cross_entropy(
     hidden: Tensor<2>,
-    head: &Tensor<2>,
+    (head, products): (&Tensor<2>, Products),
     targets: Tensor<1, Int>,
 ) -> Tensor<1> {
     #[cfg(feature = "flex")]
@@ -94,15 +97,16 @@ pub fn linear_cross_entropy(
     {
         use burn::backend::Flex;
         let head = crate::flex::primitive(head);
+        let head = (&head, products);
         return crate::flex::run(
             hidden,
-            |hidden| <Flex as LossKernels>::sum(&hidden, &head, &targets, false).0,
-            |hidden| in_graph::<Flex>(hidden, &head, &targets),
+            |hidden| <Flex as LossKernels>::sum(&hidden, head, &targets, false).0,
+            |hidden| in_graph::<Flex>(hidden, head, &targets),
         );
     }
     match crate::route::constant(head) {
-        Some(head) => in_chunks(hidden, &head, targets),
-        None => composed(hidden, head, targets),
+        Some(head) => in_chunks(hidden, (&head, products), targets),
+        None => composed(hidden, (head, products), targets),
     }
 }
 
@@ -110,8 +114,12 @@ pub fn linear_cross_entropy(
 ///
 /// The gradient is made beside the loss, as `dh = softmax(z)·Wᵀ − W[:, target]ᵀ`, and brought into the
 /// graph by `(h·dh − the value of that) + loss`, whose first part is zero and has the gradient `dh`.
-pub fn in_chunks(hidden: Tensor<2>, head: &Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    let dtype = FloatDType::from(head.dtype());
+pub fn in_chunks(
+    hidden: Tensor<2>,
+    (head, products): (&Tensor<2>, Products),
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
+    let dtype = product_type(head, products);
     let [rows, width] = hidden.dims();
     let (plain, targets) = (hidden.clone().inner(), targets.inner());
     let mut loss = Tensor::<1>::zeros([1], &plain.device());
@@ -145,12 +153,12 @@ pub fn in_chunks(hidden: Tensor<2>, head: &Tensor<2>, targets: Tensor<1, Int>) -
 }
 
 /// The same by Burn's own operations, with Burn's own backward: the reference.
-pub fn composed(hidden: Tensor<2>, head: &Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    let dtype = FloatDType::from(head.dtype());
-    let logits = hidden
-        .cast(dtype)
-        .matmul(head.clone())
-        .cast(FloatDType::F32);
+pub fn composed(
+    hidden: Tensor<2>,
+    (head, products): (&Tensor<2>, Products),
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
+    let logits = product(hidden, head.clone(), product_type(head, products));
     cross_entropy_sum(logits, targets)
 }
 

@@ -10,7 +10,7 @@ use l1ra_ops::{
     AttentionCache, AttentionShape, LOSS_PART_COLUMNS, LOSS_PART_ROWS, LOSS_ROWS, Rotary,
     attention::attention_in_parts,
     attention::{attention, attention_cached},
-    linear::{self, Linear, Output, Prologue, linears},
+    linear::{self, Linear, Output, Products, Prologue, linears},
     loss, norm, swiglu,
 };
 use rand::{RngExt, SeedableRng};
@@ -140,6 +140,7 @@ fn layers_with_adapters(
                 };
                 Linear {
                     weight: weight.cast(stored),
+                    products: Products::Stored,
                     adapter: rank.map(|r| {
                         (
                             draw.trained([d_in, r]),
@@ -155,6 +156,7 @@ fn layers_with_adapters(
             .iter()
             .map(|layer| Linear {
                 weight: layer.weight.clone().cast(FloatDType::F32),
+                products: Products::Stored,
                 adapter: layer.adapter.clone(),
             })
             .collect();
@@ -206,6 +208,7 @@ fn layers_with_adapters(
             .iter()
             .map(|layer| Linear {
                 weight: layer.weight.clone().inner(),
+                products: Products::Stored,
                 adapter: layer
                     .adapter
                     .clone()
@@ -257,6 +260,7 @@ fn linears_with_activations_in_bf16(
     let x = x.require_grad();
     let mut layer = |d_out: usize, adapted: bool| Linear {
         weight: draw.tensor([d_in, d_out]).cast(stored),
+        products: Products::Stored,
         adapter: adapted.then(|| {
             (
                 draw.trained([d_in, 5]),
@@ -333,12 +337,72 @@ fn gate_and_attention_in_bf16() {
     same_within(1e-2, "attention", &gradients(seen, &[&qkv]), &exact);
 }
 
+/// Shapes that all kinds of kernels take, and some that only one does.
+#[rstest]
+fn products_in_f32_are_those_of_widened_weights(
+    #[values([130, 192, 160], [3, 40, 24])] shape: [usize; 3],
+    #[values(FloatDType::BF16, FloatDType::F16)] stored: FloatDType,
+) {
+    let [n, d_in, d_out] = shape;
+    let mut draw = Draw::new(31);
+    let x = draw.trained([n, d_in]);
+    let weight: Tensor<2> = draw.tensor([d_in, d_out]).cast(stored);
+    let adapter = (
+        draw.trained([d_in, 5]),
+        draw.trained([5]),
+        draw.trained([5, d_out]),
+    );
+    let layer = |weight: &Tensor<2>, products| Linear {
+        weight: weight.clone(),
+        products,
+        adapter: Some(adapter.clone()),
+    };
+    let wide = weight.clone().cast(FloatDType::F32);
+    let (plain, dtype) = (&Prologue::Nothing, FloatDType::F32);
+    let exact = linear::composed(x.clone(), plain, &[layer(&wide, Products::Stored)], dtype);
+    let leaves: [&dyn Leaf; 4] = [&x, &adapter.0, &adapter.1, &adapter.2];
+    let exact_gradients = gradients(exact.clone(), &leaves);
+    let layers = [layer(&weight, Products::F32)];
+    for (name, seen) in [
+        (
+            "kernels",
+            linears(x.clone(), plain, &layers, Output::values(dtype)),
+        ),
+        ("steps", linear::in_steps(x.clone(), plain, &layers, dtype)),
+        (
+            "composed",
+            linear::composed(x.clone(), plain, &layers, dtype),
+        ),
+    ] {
+        within(1e-5, name, &numbers(seen.clone()), &numbers(exact.clone()));
+        same_within(1e-5, name, &gradients(seen, &leaves), &exact_gradients);
+    }
+
+    let ids: Vec<i64> = (0..n).map(|i| (i * 7 % d_out) as i64).collect();
+    let targets = Tensor::<1, Int>::from_data(TensorData::new(ids, [n]), &draw.1);
+    let head = (&weight, Products::F32);
+    let exact = loss::composed(x.clone(), (&wide, Products::Stored), targets.clone());
+    let exact_gradients = gradients(exact.clone(), &[&x]);
+    for (name, seen) in [
+        (
+            "kernels",
+            loss::linear_cross_entropy(x.clone(), head, targets.clone()),
+        ),
+        ("chunks", loss::in_chunks(x.clone(), head, targets.clone())),
+        ("composed", loss::composed(x.clone(), head, targets.clone())),
+    ] {
+        within(1e-5, name, &numbers(seen.clone()), &numbers(exact.clone()));
+        same_within(1e-5, name, &gradients(seen, &[&x]), &exact_gradients);
+    }
+}
+
 #[test]
 fn trained_weights_get_their_gradient() {
     let mut draw = Draw::new(2);
     let (x, weight, scale) = (draw.tensor([5, 8]), draw.trained([8, 6]), draw.trained([8]));
     let layer = Linear {
         weight: weight.clone(),
+        products: Products::Stored,
         adapter: None,
     };
     let prologue = Prologue::Norm(scale.clone(), 1e-5);
@@ -363,6 +427,7 @@ fn burns_own_checkpointing_goes_the_composed_way() {
     };
     let layer = |weight| Linear {
         weight,
+        products: Products::Stored,
         adapter: None,
     };
     let kept = on(x.clone()).require_grad();
@@ -393,6 +458,7 @@ fn shapes_that_do_not_fit_are_refused() {
     let mut draw = Draw::new(4);
     let layer = Linear {
         weight: draw.tensor([8, 6]),
+        products: Products::Stored,
         adapter: None,
     };
     linears(
@@ -440,10 +506,11 @@ fn loss_without_logits(
     let head = head.cast(stored);
     let ids: Vec<i64> = (0..n).map(|i| (i * 7 % v) as i64).collect();
     let targets = Tensor::<1, Int>::from_data(TensorData::new(ids, [n]), &draw.1);
-    let seen = loss::linear_cross_entropy(hidden.clone(), &head, targets.clone());
+    let seen =
+        loss::linear_cross_entropy(hidden.clone(), (&head, Products::Stored), targets.clone());
     let exact = loss::composed(
         hidden.clone(),
-        &head.clone().cast(FloatDType::F32),
+        (&head.clone().cast(FloatDType::F32), Products::Stored),
         targets.clone(),
     );
     within(
@@ -454,7 +521,11 @@ fn loss_without_logits(
     );
     let of = |loss: Tensor<1>| numbers(hidden.grad(&loss.mul_scalar(0.5).backward()).unwrap());
     within(bound(stored), "slope", &of(seen.clone()), &of(exact));
-    let alone = loss::linear_cross_entropy(hidden.clone().inner(), &head.inner(), targets.inner());
+    let alone = loss::linear_cross_entropy(
+        hidden.clone().inner(),
+        (&head.inner(), Products::Stored),
+        targets.inner(),
+    );
     assert_eq!(alone.into_data(), seen.inner().into_data());
 }
 
@@ -473,13 +544,17 @@ fn loss_in_chunks(
     };
     let ids: Vec<i64> = (0..n).map(|i| (i * 7 % v) as i64).collect();
     let targets = Tensor::<1, Int>::from_data(TensorData::new(ids, [n]), &draw.1);
-    let exact = loss::composed(hidden.clone(), &head, targets.clone());
+    let exact = loss::composed(hidden.clone(), (&head, Products::Stored), targets.clone());
     let head = head.inner();
-    let seen = loss::in_chunks(hidden.clone(), &head, targets.clone());
+    let seen = loss::in_chunks(hidden.clone(), (&head, Products::Stored), targets.clone());
     close("loss", &numbers(seen.clone()), &numbers(exact.clone()));
     let of = |loss: Tensor<1>| numbers(hidden.grad(&loss.mul_scalar(0.5).backward()).unwrap());
     close("slope", &of(seen.clone()), &of(exact));
-    let alone = loss::in_chunks(hidden.clone().inner(), &head, targets.inner());
+    let alone = loss::in_chunks(
+        hidden.clone().inner(),
+        (&head, Products::Stored),
+        targets.inner(),
+    );
     assert_eq!(alone.into_data(), seen.inner().into_data());
 }
 

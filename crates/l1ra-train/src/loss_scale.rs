@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use burn::tensor::{DType, FloatDType};
+use burn::tensor::FloatDType;
 use l1ra_models::{CausalLm, ops::has_kernels};
 
 /// The first scale is 2 to this.
@@ -28,8 +28,8 @@ impl LossScale {
     /// The scale for a model where it is: 2¹⁰ where products are taken in f16 or activations kept in it,
     /// else 1. A device with kernels of ours widens f16 to f32.
     pub fn of(model: &CausalLm) -> Self {
-        let weight = model.model.embed_tokens.weight.val();
-        let products = weight.dtype() == DType::F16 && !has_kernels(&weight.device());
+        let device = model.model.embed_tokens.weight.val().device();
+        let products = model.base_type() == FloatDType::F16 && !has_kernels(&device);
         let in_f16 = products || model.activations() == FloatDType::F16;
         Self::power(if in_f16 { START } else { 0 })
     }

@@ -5,7 +5,7 @@ use burn::{
     nn,
     tensor::{FloatDType, Tensor},
 };
-use l1ra_ops::linear::{Linear, Output, Prologue, linears};
+use l1ra_ops::linear::{Linear, Output, Products, Prologue, linears, product_type};
 
 use crate::adapter::GatedLora;
 
@@ -17,8 +17,8 @@ use crate::adapter::GatedLora;
 /// ```
 ///
 /// `W` and `b` carry no gradient. `W` may be stored in bf16 or f16 while `x` and the adapter are
-/// f32: where the backend has kernels of ours the weight is widened as it is read, elsewhere the product
-/// is taken in the weight's type and cast back.
+/// f32. The product is taken in the weight's type where the device multiplies in it, and cast back; after
+/// [`in_f32`](Self::in_f32) it is taken in f32, the weight being widened as it is read.
 #[derive(Module, Debug)]
 pub struct AdaptedLinear {
     /// Frozen `W`, `[d_in, d_out]`.
@@ -27,6 +27,8 @@ pub struct AdaptedLinear {
     pub bias: Option<Param<Tensor<1>>>,
     /// The adapter, if the layer has one.
     pub adapter: Option<GatedLora>,
+    #[module(skip)]
+    products: Products,
 }
 
 /// What [`AdaptedLinear::unmerge`] needs: the weight from before, and the adapter.
@@ -43,7 +45,27 @@ impl AdaptedLinear {
             weight: Param::from_tensor(weight).set_require_grad(false),
             bias: bias.map(|bias| Param::from_tensor(bias).set_require_grad(false)),
             adapter: None,
+            products: Products::Stored,
         }
+    }
+
+    /// The layer with products in f32, whatever the weight is stored in: for an f32 weight whose values need no
+    /// more than 16 bits, which are then all that is kept of it.
+    pub fn in_f32(self) -> Self {
+        Self {
+            products: Products::F32,
+            ..self
+        }
+    }
+
+    /// What the weight is multiplied in.
+    pub fn products(&self) -> Products {
+        self.products
+    }
+
+    /// The type of the layer: that of its products, which is the weight's but for [`in_f32`](Self::in_f32).
+    pub fn dtype(&self) -> FloatDType {
+        product_type(&self.weight.val(), self.products)
     }
 
     /// Freezes a Burn layer; adapters are put on with
@@ -53,6 +75,7 @@ impl AdaptedLinear {
             weight: linear.weight.set_require_grad(false),
             bias: linear.bias.map(|bias| bias.set_require_grad(false)),
             adapter: None,
+            products: Products::Stored,
         }
     }
 
@@ -73,6 +96,7 @@ impl AdaptedLinear {
         let adapter = self.adapter.as_ref().filter(|_| !dropped);
         Linear {
             weight: self.weight.val(),
+            products: self.products,
             adapter: adapter.map(GatedLora::operand),
         }
     }
@@ -94,14 +118,14 @@ impl AdaptedLinear {
         y
     }
 
-    /// Folds the adapter into the weight, `W ← W + ΔW`, summed in f32 and stored in the weight's
-    /// type. Returns `None` where there is no adapter.
+    /// Folds the adapter into the weight, `W ← W + ΔW`, summed in f32 and stored in the [layer's
+    /// type](Self::dtype). Returns `None` where there is no adapter.
     pub fn merge(&mut self) -> Option<Unmerge> {
         let adapter = self.adapter.take()?;
         let delta = adapter.delta_weight();
         let weight = self.weight.clone();
+        let dtype = self.dtype();
         self.weight = weight.clone().map(|base| {
-            let dtype = FloatDType::from(base.dtype());
             let sum = base.inner().cast(FloatDType::F32) + delta;
             Tensor::from_inner(sum.cast(dtype))
         });

@@ -5,7 +5,7 @@ mod linear;
 pub mod op;
 
 pub use gated::GatedLora;
-pub use l1ra_ops::linear::{Output, Prologue};
+pub use l1ra_ops::linear::{Output, Products, Prologue};
 pub use linear::{AdaptedLinear, Unmerge, forward_together};
 
 use std::collections::BTreeMap;

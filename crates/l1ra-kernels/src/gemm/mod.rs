@@ -8,7 +8,7 @@
 //!
 //! With few rows of output the right side is read where it lies. Where the CPU multiplies bf16
 //! ([`bf16_instructions`]), terms with bf16 weights are a pass of their own after the others, with both
-//! sides in bf16, and so are large ones whose weights are bf16 kept in f32, with the left side in three parts.
+//! sides in bf16. Where their [products](Products) are to be those of f32, the left side goes in three parts.
 //!
 //! ```text
 //! y  = x·W   + (h∘g)·B            forward of an adapted layer
@@ -203,13 +203,42 @@ pub struct Term<'a> {
     pub right: Right<'a>,
     /// What is summed over.
     pub k: usize,
+    /// What the products are taken in.
+    pub products: Products,
 }
 
 impl<'a> Term<'a> {
     /// `left [m, k] · right [k, n]`.
     pub fn new(left: Left<'a>, right: Right<'a>, k: usize) -> Self {
-        Self { left, right, k }
+        let products = Products::default();
+        Self {
+            left,
+            right,
+            k,
+            products,
+        }
     }
+
+    /// The same with its products taken so.
+    pub fn taken_in(self, products: Products) -> Self {
+        Self { products, ..self }
+    }
+
+    /// Whether rounding the left side to bf16 would change the products, and must not.
+    fn needs_f32(&self) -> bool {
+        self.products == Products::F32 && !matches!(self.left.values, Values::Bf16(_))
+    }
+}
+
+/// What products with a matrix of 16 bits are taken in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Products {
+    /// The type that the matrix is stored in, where the device multiplies in it: activations are rounded to it.
+    /// A CPU without [instructions for bf16](bf16_instructions) does as with `F32`.
+    #[default]
+    Stored,
+    /// f32. The matrix is widened as it is read, and nothing is rounded.
+    F32,
 }
 
 /// What becomes of the values that the output holds before.
@@ -224,8 +253,8 @@ pub enum Before {
 /// The instructions that multiply bf16 on this machine, if it has any that are used.
 ///
 /// With them, and more than four rows of output, the left side of a product with bf16 weights is
-/// rounded to bf16, and the sum over `k` is made in f32. Without them bf16 weights are widened, and the
-/// left side stays as it is.
+/// rounded to bf16, and the sum over `k` is made in f32. Without them, and with [`Products::F32`], bf16 weights
+/// are widened, and the left side stays as it is.
 pub fn bf16_instructions() -> Option<&'static str> {
     Unit::detect().map(Unit::name)
 }
@@ -299,8 +328,8 @@ fn check(out: usize, row: usize, [m, n]: [usize; 2], terms: &[Term<'_>]) {
     }
 }
 
-/// Products with bf16 on the instructions for it, and with f32 that is bf16, added to the others: with little to
-/// sum over, those are made beside the first of them, while the output is in the caches.
+/// Products with bf16 on the instructions for it, added to the others: with little to sum over, those are made
+/// beside the first of them, while the output is in the caches.
 fn shared(
     unit: Unit,
     out: Disjoint<'_>,
@@ -312,7 +341,7 @@ fn shared(
     let [mut others, mut native, mut parted] = [const { Vec::new() }; 3];
     for term in terms.iter().filter(|term| term.k > 0) {
         match term.right.values {
-            Values::Bf16(_) => native.push(*term),
+            Values::Bf16(_) if !term.needs_f32() => native.push(*term),
             _ if parts::apply(unit, shape, term) => parted.push(*term),
             _ => others.push(*term),
         }

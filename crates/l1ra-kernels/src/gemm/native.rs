@@ -286,32 +286,12 @@ pub(super) fn pack_right(panels: &mut [Line], group: &Group<'_>, first: usize, n
     pack_panels(panels, values, right, [group.len, n]);
 }
 
-/// A number whose high bits are a bf16.
-pub(super) trait High: Copy {
-    /// Them.
-    fn high(self) -> u16;
-}
-
-impl High for bf16 {
-    #[inline(always)]
-    fn high(self) -> u16 {
-        self.to_bits()
-    }
-}
-
-impl High for f32 {
-    #[inline(always)]
-    fn high(self) -> u16 {
-        (self.to_bits() >> 16) as u16
-    }
-}
-
 vectorized! {
     /// Copies a matrix of `len` rows and `n` columns into panels; what is missing is zero. `right` has its
     /// strides.
-    pub(super) fn pack_panels<T: High>(
+    pub(super) fn pack_panels(
         panels: &mut [Line],
-        values: &[T],
+        values: &[bf16],
         right: Right<'_>,
         shape: [usize; 2],
     ) {
@@ -330,9 +310,9 @@ vectorized! {
 
 /// The tiles of a panel from row `top` and column `first` on, of a side with `depth` rows and `n` columns.
 #[inline(always)]
-fn pack_tiles<T: High>(
+fn pack_tiles(
     panel: &mut [Line],
-    values: &[T],
+    values: &[bf16],
     right: Right<'_>,
     [top, first]: [usize; 2],
     [depth, n]: [usize; 2],
@@ -356,8 +336,8 @@ fn pack_tiles<T: High>(
 
 /// A pair of a tile: two neighbours in `k`, the first in the low half.
 #[inline(always)]
-fn side_by_side<T: High>(first: T, second: T) -> u32 {
-    u32::from(first.high()) | (u32::from(second.high()) << 16)
+fn side_by_side(first: bf16, second: bf16) -> u32 {
+    u32::from(first.to_bits()) | (u32::from(second.to_bits()) << 16)
 }
 
 /// Values of a row as they lie.
@@ -370,7 +350,7 @@ fn as_line(values: &[bf16; DEPTH]) -> Line {
 
 /// A tile of a matrix whose rows are in order and `row` apart: two rows are put together.
 #[inline(always)]
-fn pairs_of_rows<T: High>(tile: &mut [Line], values: &[T], row: usize) {
+fn pairs_of_rows(tile: &mut [Line], values: &[bf16], row: usize) {
     for (pair, line) in tile.iter_mut().enumerate() {
         let low = &values[2 * pair * row..][..TILE];
         let high = &values[(2 * pair + 1) * row..][..TILE];
@@ -383,7 +363,7 @@ fn pairs_of_rows<T: High>(tile: &mut [Line], values: &[T], row: usize) {
 /// A tile of a matrix whose columns are in order and `column` apart: pairs lie together and are turned,
 /// in squares of 8 that stay in registers.
 #[inline(always)]
-fn pairs_in_place<T: High>(tile: &mut [Line], values: &[T], column: usize) {
+fn pairs_in_place(tile: &mut [Line], values: &[bf16], column: usize) {
     const SQUARE: usize = 8;
     for j in (0..TILE).step_by(SQUARE) {
         for pair in (0..TILE).step_by(SQUARE) {
@@ -402,16 +382,16 @@ fn pairs_in_place<T: High>(tile: &mut [Line], values: &[T], column: usize) {
 }
 
 /// A tile at the edge of a matrix, or of one with any strides.
-fn any<T: High>(
+fn any(
     tile: &mut [Line],
-    values: &[T],
+    values: &[bf16],
     right: Right<'_>,
     [k, j]: [usize; 2],
     [len, columns]: [usize; 2],
 ) {
     let value = |p: usize, c: usize| {
         if p < len && c < columns {
-            u32::from(values[(k + p) * right.row + (j + c) * right.column].high())
+            u32::from(values[(k + p) * right.row + (j + c) * right.column].to_bits())
         } else {
             0
         }

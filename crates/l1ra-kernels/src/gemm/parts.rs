@@ -1,5 +1,5 @@
-//! Products in f32 on tiles for bf16, where the weights are bf16 that is kept in f32, as those of a checkpoint in
-//! bf16 that is trained in f32: the left side is taken in three parts of bf16, which hold all 24 bits of a number.
+//! Products in f32 on tiles for bf16, where the weights are bf16, as those of a published checkpoint that is trained
+//! in f32: the left side is taken in three parts of bf16, which hold all 24 bits of a number.
 //!
 //! ```text
 //! a = a₀ + a₁ + a₂     a₀ = a without its last 16 bits, a₁ = a − a₀ without them, a₂ = a − a₀ − a₁
@@ -9,10 +9,8 @@
 //! All three products are exact, and their sums are f32, so nothing is lost that instructions in f32 would keep.
 //! Numbers below 2⁻¹²⁶ count as zero, parts that small as well; what is infinite on the left gives NaN.
 
-use rayon::prelude::*;
-
 use super::{
-    Before, Beside, Block, Part, ROWS, Right, Term, Values, each_part,
+    Before, Beside, Block, Part, ROWS, Term, Values, each_part,
     native::{
         BUFFERS, Buffers, DEPTH, Line, SIDE, TILE, Unit, ZERO, block, cut, cut_depth, gathered,
         pack_panels,
@@ -34,9 +32,9 @@ const LOW: u32 = 0xffff;
 /// The least product that goes this way: rows, columns, and what is summed over.
 const LEAST: [usize; 3] = [64, 128, 64];
 
-/// Whether a product goes this way: f32 on both sides, large, with a right side that is bf16, and on tiles.
-/// (Right sides that are not bf16 would take six products of parts. On a CPU that throttles its tiles those were
-/// no faster than one in f32.)
+/// Whether a product goes this way: f32 with bf16, large, on tiles, and nothing may be rounded.
+/// (Right sides in f32 would take six products of parts. On a CPU that throttles its tiles those were no faster
+/// than one in f32.)
 pub(super) fn apply(unit: Unit, [m, n]: [usize; 2], term: &Term<'_>) -> bool {
     let [rows, columns, depth] = LEAST;
     unit == Unit::Amx
@@ -44,44 +42,7 @@ pub(super) fn apply(unit: Unit, [m, n]: [usize; 2], term: &Term<'_>) -> bool {
         && n >= columns
         && term.k >= depth
         && matches!(term.left.values, Values::F32(_))
-        && is_bf16(term.right, [term.k, n])
-}
-
-/// Whether all values of a right side in f32 are bf16. A sample answers for nearly all whose are not.
-fn is_bf16(right: Right<'_>, shape: [usize; 2]) -> bool {
-    const SAMPLE: usize = 64;
-    let Values::F32(values) = right.values else {
-        return false;
-    };
-    // Lines that are in order, or as near to it as the matrix has them.
-    let strides = [right.row, right.column];
-    let along = usize::from(strides[1] <= strides[0]);
-    let [(lines, step), (len, stride)] =
-        [1 - along, along].map(|axis| (shape[axis], strides[axis]));
-    let sample = |i: usize| {
-        let at = i * lines / SAMPLE * step + i * 37 % len * stride;
-        values[at].to_bits() & LOW == 0
-    };
-    (0..SAMPLE).all(sample)
-        && (0..lines)
-            .into_par_iter()
-            .with_min_len(SCANNED.div_ceil(len))
-            .all(|line| line_is_bf16(&values[line * step..], len, stride))
-}
-
-/// Values that a task looks at, at least.
-const SCANNED: usize = 1 << 16;
-
-vectorized! {
-    fn line_is_bf16(values: &[f32], len: usize, stride: usize) -> bool {
-        let mut low = 0;
-        if stride == 1 {
-            values[..len].iter().for_each(|value| low |= value.to_bits());
-        } else {
-            (0..len).for_each(|i| low |= values[i * stride].to_bits());
-        }
-        low & LOW == 0
-    }
+        && matches!(term.right.values, Values::Bf16(_))
 }
 
 /// `out ← [out +] Σ A·B` for terms that [`apply`] said yes to, and a few others beside them. Shapes were checked.
@@ -219,7 +180,7 @@ fn pack_group(panels: &mut [Line], group: &[Block<'_>], first: usize, n: usize) 
         let (own, after) = rest.split_at_mut(n.div_ceil(SIDE) * lines_of(block));
         rest = after;
         let right = block.term.right.skip_columns(first);
-        if let Values::F32(values) = right.values {
+        if let Values::Bf16(values) = right.values {
             let values = &values[block.from * right.row..];
             pack_panels(own, values, right, [block.len, n]);
         }
@@ -288,7 +249,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::gemm::{Left, exact::farthest, in_f32};
+    use crate::gemm::{Left, Products, Right, exact::farthest, in_f32, sum_of_products};
 
     /// Products of every kind of instructions that the machine has, also the one that is not chosen on it, and
     /// those in f32 beside it: how far from sums in f64, as a share of the sum of absolute values.
@@ -310,10 +271,8 @@ mod tests {
             let mut draw = |n: usize| -> Vec<f32> {
                 (0..n).map(|_| rng.random_range(-1.0_f32..1.0)).collect()
             };
-            let (left, mut right) = (draw(m * k), draw(k * n));
-            for value in &mut right {
-                *value = bf16::from_f32(*value).to_f32();
-            }
+            let (left, right) = (draw(m * k), draw(k * n));
+            let right: Vec<bf16> = right.into_iter().map(bf16::from_f32).collect();
             let matrix = Right {
                 row: if turned { 1 } else { n },
                 column: if turned { k } else { 1 },
@@ -364,7 +323,8 @@ mod tests {
                     let mut sides = [vec![1.0_f32; m * k], vec![1.0_f32; k * n]];
                     sides[side][5] = wrong;
                     let [left, right] = &sides;
-                    let term = Term::new(Left::rows(left, k), Right::rows(right, n), k);
+                    let right: Vec<bf16> = right.iter().map(|v| bf16::from_f32(*v)).collect();
+                    let term = Term::new(Left::rows(left, k), Right::rows(&right, n), k);
                     let mut out = vec![0.0; m * n];
                     let place = Disjoint::new(&mut out);
                     run(unit, place, n, [m, n], [&[term], &[]], Before::Drop);
@@ -383,48 +343,39 @@ mod tests {
     }
 
     #[test]
-    fn only_weights_that_are_bf16_come_here() {
-        let (m, n, k) = (64, 128, 64);
-        let left = vec![0.1; m * k];
-        fn term<'a>(left: &'a [f32], right: Right<'a>) -> Term<'a> {
-            Term::new(Left::rows(left, 64), right, 64)
+    fn only_large_products_with_bf16_come_here() {
+        let [m, n, k] = [64, 128, 64];
+        let (left, narrow) = (vec![0.1_f32; m * k], vec![bf16::ONE; m * k]);
+        let (right, wide) = (vec![bf16::ONE; k * n], vec![0.5_f32; k * n]);
+        let term = Term::new(Left::rows(&left, k), Right::rows(&right, n), k);
+        assert!(apply(Unit::Amx, [m, n], &term));
+        assert!(!apply(Unit::Dot, [m, n], &term));
+        assert!(!apply(Unit::Amx, [m - 1, n], &term));
+        assert!(!apply(Unit::Amx, [m, n - 1], &term));
+        assert!(!apply(Unit::Amx, [m, n], &Term { k: k - 1, ..term }));
+        for other in [
+            Term::new(Left::rows(&left, k), Right::rows(&wide, n), k),
+            Term::new(Left::rows(&narrow, k), Right::rows(&right, n), k),
+        ] {
+            assert!(!apply(Unit::Amx, [m, n], &other));
         }
-        let (rounded, others) = (vec![0.5_f32; k * n], vec![0.1_f32; k * n]);
-        assert!(apply(
-            Unit::Amx,
-            [m, n],
-            &term(&left, Right::rows(&rounded, n))
-        ));
-        assert!(!apply(
-            Unit::Amx,
-            [m, n],
-            &term(&left, Right::rows(&others, n))
-        ));
-        // One value that is not, wherever it is.
-        for at in [0, 1000, k * n - 1] {
-            let mut one = rounded.clone();
-            one[at] = 0.1;
-            assert!(
-                !apply(Unit::Amx, [m, n], &term(&left, Right::rows(&one, n))),
-                "{at}"
-            );
-            let turned = term(&left, Right::rows(&one, k).transpose());
-            assert!(!apply(Unit::Amx, [m, n], &turned), "{at}");
-        }
-        assert!(!apply(
-            Unit::Dot,
-            [m, n],
-            &term(&left, Right::rows(&rounded, n))
-        ));
-        assert!(!apply(
-            Unit::Amx,
-            [m - 1, n],
-            &term(&left, Right::rows(&rounded, n))
-        ));
-        assert!(!apply(
-            Unit::Amx,
-            [m, n - 1],
-            &term(&left, Right::rows(&rounded, n))
-        ));
+    }
+
+    /// Through the public function, beside a product of another kind.
+    #[test]
+    fn products_are_those_of_f32_where_they_are_to_be() {
+        let [m, n, k] = [70, 130, 200];
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let mut draw =
+            |n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-1.0_f32..1.0)).collect() };
+        let (left, low, b) = (draw(m * k), draw(m * 7), draw(7 * n));
+        let right: Vec<bf16> = draw(k * n).into_iter().map(bf16::from_f32).collect();
+        let base = Term::new(Left::rows(&left, k), Right::rows(&right, n), k);
+        let side = Term::new(Left::rows(&low, 7), Right::rows(&b, n), 7);
+        let mut out = vec![0.0; m * n];
+        let terms = [base.taken_in(Products::F32), side];
+        sum_of_products(&mut out, n, [m, n], &terms, Before::Drop);
+        let seen = farthest(&out, n, 0.0, &terms);
+        assert!(seen < 1e-6, "{seen:e}");
     }
 }

@@ -8,6 +8,7 @@ use burn::{
     tensor::{Bytes, DType, Device, FloatDType, Tensor, TensorData},
 };
 use l1ra_core::AdaptedLinear;
+use l1ra_ops::{has_kernels, linear::Products};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Storage {
-    /// 32-bit floats, whatever the file holds.
+    /// 32-bit floats, whatever the file holds. On the CPU's kernels what the file has in bf16 stays so, in half the
+    /// memory, and is multiplied as f32, of which it is a part: no value and no product is another one.
     #[default]
     F32,
     /// bf16: half the memory. The CPU's kernels widen it as it is read; elsewhere products are taken in
@@ -253,10 +255,15 @@ impl Builder<'_> {
                 self.matrix("lm_head.weight")?.transpose(),
                 None,
             ))
+            .map(|head| self.typed(head))
         };
         let decoder = Decoder {
             embed_tokens: Embedding {
                 weight: Param::from_tensor(embedding).set_require_grad(false),
+                products: match self.storage {
+                    Storage::F32 => Products::F32,
+                    _ => Products::Stored,
+                },
             },
             layers,
             norm: self.norm("model.norm")?,
@@ -295,7 +302,15 @@ impl Builder<'_> {
         } else {
             None
         };
-        Ok(AdaptedLinear::new(weight, bias))
+        Ok(self.typed(AdaptedLinear::new(weight, bias)))
+    }
+
+    /// A layer that multiplies in what was asked for.
+    fn typed(&self, layer: AdaptedLinear) -> AdaptedLinear {
+        match self.storage {
+            Storage::F32 => layer.in_f32(),
+            _ => layer,
+        }
     }
 
     fn norm(&self, path: &str) -> Result<RmsNorm, ModelError> {
@@ -310,6 +325,9 @@ impl Builder<'_> {
     fn matrix(&self, name: &str) -> Result<Tensor<2>, ModelError> {
         let stored = self.source.read(name)?;
         let dtype = match self.storage {
+            Storage::F32 if stored.dtype == StoredType::BF16 && has_kernels(self.device) => {
+                FloatDType::BF16
+            }
             Storage::F32 => FloatDType::F32,
             Storage::BF16 => FloatDType::BF16,
             Storage::F16 => FloatDType::F16,

@@ -2,7 +2,7 @@
 
 use burn::tensor::{FloatDType, Tensor};
 
-use super::{Linear, Prologue, low_rank, product};
+use super::{Linear, Products, Prologue, low_rank, product, product_type};
 use crate::{by_hand::ByHand, norm, route, swiglu};
 
 /// The layers' outputs side by side, by Burn's own operations, with the backward of [this module's
@@ -15,10 +15,8 @@ pub fn in_steps<const D: usize>(
     layers: &[Linear],
     dtype: FloatDType,
 ) -> Tensor<D> {
-    let weights: Option<Vec<_>> = layers
-        .iter()
-        .map(|layer| route::constant(&layer.weight))
-        .collect();
+    let frozen = |layer: &Linear| Some(Matrix::of(layer, route::constant(&layer.weight)?));
+    let weights: Option<Vec<_>> = layers.iter().map(frozen).collect();
     let (Some(weights), Some(prologue), 1..=3) = (weights, constant(prologue), layers.len()) else {
         return composed(x, prologue, layers, dtype);
     };
@@ -47,7 +45,10 @@ pub fn composed<const D: usize>(
 ) -> Tensor<D> {
     let (x, shape) = flat(x);
     let x = prologue.composed(x.cast(FloatDType::F32));
-    let weights: Vec<_> = layers.iter().map(|layer| layer.weight.clone()).collect();
+    let weights = layers
+        .iter()
+        .map(|layer| Matrix::of(layer, layer.weight.clone()));
+    let weights: Vec<_> = weights.collect();
     let adapters = layers.iter().map(|layer| {
         let (a, g, b) = layer.adapter.clone()?;
         Some([a, g.unsqueeze_dim(0), b])
@@ -70,11 +71,31 @@ fn unflat<const D: usize>(y: Tensor<2>, mut shape: [usize; D]) -> Tensor<D> {
 /// A, g `[1, r]` and B of a layer.
 type Adapter = [Tensor<2>; 3];
 
+/// A matrix and what it is multiplied in.
+#[derive(Clone, Debug)]
+struct Matrix {
+    values: Tensor<2>,
+    products: Products,
+}
+
+impl Matrix {
+    fn of(layer: &Linear, values: Tensor<2>) -> Self {
+        Self {
+            values,
+            products: layer.products,
+        }
+    }
+
+    fn product_type(&self) -> FloatDType {
+        product_type(&self.values, self.products)
+    }
+}
+
 /// What is not trained.
 #[derive(Clone, Debug)]
 struct Given {
     prologue: Prologue,
-    weights: Vec<Tensor<2>>,
+    weights: Vec<Matrix>,
     adapted: Vec<bool>,
     dtype: FloatDType,
 }
@@ -158,17 +179,18 @@ impl Prologue {
 /// `x·W + ((x·A) ∘ g)·B` of every layer for `x [n, d_in]` in f32, side by side and in `dtype`.
 fn side_by_side(
     x: Tensor<2>,
-    weights: &[Tensor<2>],
+    weights: &[Matrix],
     adapters: &[Option<Adapter>],
     dtype: FloatDType,
 ) -> Tensor<2> {
     // Cast once for weights of one type, which follow each other.
     let mut cast = x.clone();
-    let each = |(weight, adapter): (&Tensor<2>, &Option<Adapter>)| {
-        if cast.dtype() != weight.dtype() {
-            cast = x.clone().cast(FloatDType::from(weight.dtype()));
+    let each = |(weight, adapter): (&Matrix, &Option<Adapter>)| {
+        let within = weight.product_type();
+        if FloatDType::from(cast.dtype()) != within {
+            cast = x.clone().cast(within);
         }
-        let y = cast.clone().matmul(weight.clone());
+        let y = cast.clone().matmul(weight.values.clone().cast(within));
         let Some([a, g, b]) = adapter.clone() else {
             return y.cast(dtype);
         };
@@ -200,12 +222,12 @@ fn backward<const N: usize>(
     let mut at = 0;
     let adapters = given.adapters(&inputs[1..]);
     for (layer, (weight, adapter)) in given.weights.iter().zip(adapters).enumerate() {
-        let d_out = weight.dims()[1];
+        let d_out = weight.values.dims()[1];
         let dy = dy.clone().narrow(1, at, d_out);
         at += d_out;
         if wanted[0] {
-            let stored = FloatDType::from(weight.dtype());
-            add(product(dy.clone(), weight.clone().transpose(), stored));
+            let turned = weight.values.clone().transpose();
+            add(product(dy.clone(), turned, weight.product_type()));
         }
         let Some([a, g, b]) = adapter else { continue };
         let dy = dy.cast(FloatDType::F32);

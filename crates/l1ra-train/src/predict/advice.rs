@@ -1,5 +1,6 @@
 //! [`advise`]: what would fit where a run does not.
 
+use burn::tensor::FloatDType;
 use l1ra_models::weights::Storage;
 
 use crate::{
@@ -160,7 +161,7 @@ impl Change {
     }
 
     fn two_bytes(&self) -> Vec<(String, Workload)> {
-        if self.workload.element() == 2 {
+        if self.workload.base() != FloatDType::F32 {
             return Vec::new();
         }
         let workload = Workload {

@@ -176,8 +176,8 @@ impl Workload {
         }
     }
 
-    /// What matrices will be kept in.
-    fn base(&self) -> FloatDType {
+    /// What matrices will be multiplied in, where the device can.
+    pub(crate) fn base(&self) -> FloatDType {
         let stored = match (self.storage, self.source) {
             (Storage::F32, _) | (Storage::AsStored, WeightsFrom::Memory) => StoredType::F32,
             (Storage::BF16, _) => StoredType::BF16,
@@ -199,9 +199,13 @@ impl Workload {
         }
     }
 
-    /// Bytes of one number of a matrix.
+    /// Bytes of one number of a matrix, as it is kept.
     pub(crate) fn element(&self) -> u64 {
-        bytes_of(self.base())
+        let kept = self.home == Home::Flex && self.is_stored_in_bf16();
+        match self.storage {
+            Storage::F32 if kept => 2,
+            _ => bytes_of(self.base()),
+        }
     }
 
     /// The type of activations within a block.

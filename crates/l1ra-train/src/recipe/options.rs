@@ -48,7 +48,8 @@ pub struct Recipe {
 pub struct ModelOptions {
     /// Hugging Face folder, .gguf file, folder with one, or a hub name (org/name[@revision]).
     pub path: String,
-    /// What the frozen matrices are kept in: f32, bf16, f16, or stored (as the file has them).
+    /// What the frozen matrices are kept and multiplied in: f32, bf16, f16, or stored (as the file has them). On
+    /// flex, f32 keeps what a file has in bf16 in these two bytes, which changes no number.
     pub dtype: Storage,
     /// File with a chat template to use in place of the model's.
     pub chat_template: Option<PathBuf>,

@@ -73,6 +73,14 @@ fn numbers_as_stored_are_as_wide_as_in_the_files() {
     assert_eq!(element(Storage::AsStored, files(StoredType::BF16)), 2);
     assert_eq!(element(Storage::AsStored, files(StoredType::F32)), 4);
     assert_eq!(element(Storage::AsStored, WeightsFrom::Memory), 4);
-    assert_eq!(element(Storage::F32, files(StoredType::BF16)), 4);
+    // What bf16 holds is kept in it, where kernels read it.
+    assert_eq!(element(Storage::F32, files(StoredType::BF16)), 2);
+    assert_eq!(element(Storage::F32, files(StoredType::F16)), 4);
+    let elsewhere = Workload {
+        source: files(StoredType::BF16),
+        home: Home::OtherCpu,
+        ..workload("all-linear")
+    };
+    assert_eq!(elsewhere.element(), 4);
     assert_eq!(element(Storage::F16, WeightsFrom::Memory), 2);
 }
