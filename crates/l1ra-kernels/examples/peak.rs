@@ -104,7 +104,7 @@ fn main() {
             [Right::rows(&stored, n), Right::rows(&stored, k).transpose()].map(|right| {
                 let term = Term::new(Left::rows(&a, k), right, k).taken_in(products);
                 time(runs, || {
-                    sum_of_products(&mut out, n, [m, n], &[term], Before::Drop)
+                    sum_of_products(&mut out, n, [m, n], &[term], Before::Drop);
                 })
             })
         });
