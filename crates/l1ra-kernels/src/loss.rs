@@ -33,7 +33,7 @@ pub const COLUMNS: usize = 1024;
 /// If a length does not fit or a target is not below `v`.
 pub fn linear_cross_entropy(
     hidden: &[f32],
-    (head, products): (Right<'_>, Products),
+    head: (Right<'_>, Products),
     [d, v]: [usize; 2],
     targets: &[u32],
     mut gradient: Option<&mut [f32]>,
@@ -48,7 +48,6 @@ pub fn linear_cross_entropy(
     for (index, targets) in targets.chunks(ROWS).enumerate() {
         let part = index * ROWS * d..(index * ROWS + targets.len()) * d;
         let gradient = gradient.as_deref_mut().map(|dh| &mut dh[part.clone()]);
-        let head = (head, products);
         loss += rows(&hidden[part], head, [d, v], targets, gradient, &mut logits);
     }
     loss

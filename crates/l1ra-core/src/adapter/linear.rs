@@ -17,8 +17,8 @@ use crate::adapter::GatedLora;
 /// ```
 ///
 /// `W` and `b` carry no gradient. `W` may be stored in bf16 or f16 while `x` and the adapter are
-/// f32. The product is taken in the weight's type where the device multiplies in it, and cast back; after
-/// [`in_f32`](Self::in_f32) it is taken in f32, the weight being widened as it is read.
+/// f32. The product is taken in the weight's type where the device multiplies in it, and cast back; with
+/// [`Products::F32`] it is taken in f32, the weight being widened as it is read.
 #[derive(Module, Debug)]
 pub struct AdaptedLinear {
     /// Frozen `W`, `[d_in, d_out]`.
@@ -49,13 +49,10 @@ impl AdaptedLinear {
         }
     }
 
-    /// The layer with products in f32, whatever the weight is stored in: for an f32 weight whose values need no
-    /// more than 16 bits, which are then all that is kept of it.
-    pub fn in_f32(self) -> Self {
-        Self {
-            products: Products::F32,
-            ..self
-        }
+    /// The layer with its weight multiplied so. [`Products::F32`] is for an f32 weight whose values need no more
+    /// than 16 bits, which are then all that is kept of it.
+    pub fn taken_in(self, products: Products) -> Self {
+        Self { products, ..self }
     }
 
     /// What the weight is multiplied in.
@@ -63,7 +60,7 @@ impl AdaptedLinear {
         self.products
     }
 
-    /// The type of the layer: that of its products, which is the weight's but for [`in_f32`](Self::in_f32).
+    /// The type of the layer: that of its products, which is the weight's but for [`Products::F32`].
     pub fn dtype(&self) -> FloatDType {
         product_type(&self.weight.val(), self.products)
     }

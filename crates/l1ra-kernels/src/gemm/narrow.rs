@@ -44,7 +44,7 @@ impl<'a> Sides<'a> {
         Self {
             unit,
             single: terms().filter(|term| !is_native(term)).copied().collect(),
-            native: native::groups(&native),
+            native: native::groups(&native, native::K_BLOCK),
         }
     }
 

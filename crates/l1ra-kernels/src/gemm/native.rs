@@ -32,7 +32,7 @@ pub(super) const DEPTH: usize = 32;
 /// Rows, or columns, of a tile.
 pub(super) const TILE: usize = 16;
 /// What is summed over at a time: a strip of the left side stays in the first cache.
-const K_BLOCK: usize = 640;
+pub(super) const K_BLOCK: usize = 640;
 /// Bytes of packed panels that one task holds: half of the second cache of the CPUs with AMX, all of it on
 /// AMD's.
 pub(super) const PANEL_BYTES: usize = 1 << 20;
@@ -60,10 +60,10 @@ thread_local! {
 
 /// A part of a product: `len` of its `k`, from `from`.
 pub(super) struct Group<'a> {
-    term: Term<'a>,
+    pub(super) term: Term<'a>,
     values: &'a [bf16],
-    from: usize,
-    len: usize,
+    pub(super) from: usize,
+    pub(super) len: usize,
 }
 
 impl Group<'_> {
@@ -84,7 +84,7 @@ pub(super) fn run(
     [terms, others]: [&[Term<'_>]; 2],
     before: Before,
 ) {
-    let groups = groups(terms);
+    let groups = groups(terms, K_BLOCK);
     let deepest = groups.iter().map(|group| group.len).max().unwrap_or(1);
     let panel = deepest.next_multiple_of(DEPTH) * SIDE * size_of::<bf16>();
     let [rows, columns] = cut([m, n], (PANEL_BYTES / panel).max(1), [4 * SIDE, SIDE]);
@@ -111,21 +111,21 @@ pub(super) fn cut([m, n]: [usize; 2], held: usize, least: [usize; 2]) -> [usize;
 }
 
 /// Starts and lengths of even parts of `k`, no longer than `most`, of whole tiles but for the last.
-pub(super) fn cut_depth(k: usize, most: usize) -> impl Iterator<Item = [usize; 2]> {
+fn cut_depth(k: usize, most: usize) -> impl Iterator<Item = [usize; 2]> {
     let len = k.div_ceil(k.div_ceil(most).max(1)).next_multiple_of(DEPTH);
     (0..k)
         .step_by(len.max(1))
         .map(move |from| [from, len.min(k - from)])
 }
 
-/// What is summed over, in parts, of those terms whose right side is bf16.
-pub(super) fn groups<'a>(terms: &[Term<'a>]) -> Vec<Group<'a>> {
+/// What is summed over, in parts of `most`, of those terms whose right side is bf16.
+pub(super) fn groups<'a>(terms: &[Term<'a>], most: usize) -> Vec<Group<'a>> {
     let mut groups = Vec::new();
     for term in terms.iter().filter(|term| term.k > 0) {
         let Values::Bf16(values) = term.right.values else {
             continue;
         };
-        groups.extend(cut_depth(term.k, K_BLOCK).map(|[from, len]| Group {
+        groups.extend(cut_depth(term.k, most).map(|[from, len]| Group {
             term: *term,
             values,
             from,
@@ -289,7 +289,7 @@ pub(super) fn pack_right(panels: &mut [Line], group: &Group<'_>, first: usize, n
 vectorized! {
     /// Copies a matrix of `len` rows and `n` columns into panels; what is missing is zero. `right` has its
     /// strides.
-    pub(super) fn pack_panels(
+    fn pack_panels(
         panels: &mut [Line],
         values: &[bf16],
         right: Right<'_>,

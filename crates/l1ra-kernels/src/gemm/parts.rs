@@ -10,10 +10,10 @@
 //! Numbers below 2⁻¹²⁶ count as zero, parts that small as well; what is infinite on the left gives NaN.
 
 use super::{
-    Before, Beside, Block, Part, ROWS, Term, Values, each_part,
+    Before, Beside, Part, ROWS, Term, Values, each_part,
     native::{
-        BUFFERS, Buffers, DEPTH, Line, SIDE, TILE, Unit, ZERO, block, cut, cut_depth, gathered,
-        pack_panels,
+        self, BUFFERS, Buffers, DEPTH, Group, Line, SIDE, TILE, Unit, ZERO, block, cut, gathered,
+        pack_right,
     },
     room,
 };
@@ -55,7 +55,7 @@ pub(super) fn run(
     before: Before,
 ) {
     let groups = groups(terms);
-    let bytes = |group: &Vec<Block<'_>>| lines(group) * SIDE * size_of::<u16>();
+    let bytes = |group: &Vec<Group<'_>>| lines(group) * SIDE * size_of::<u16>();
     let deepest = groups.iter().map(bytes).max().unwrap_or(1);
     let held = (PANEL_BYTES / deepest.max(1)).max(1);
     let [rows, columns] = cut([m, n], held, [4 * SIDE, SIDE]);
@@ -66,36 +66,26 @@ pub(super) fn run(
 }
 
 /// What is summed over, in parts that stay in the first cache, and as many of them as stay in the second.
-fn groups<'a>(terms: &[Term<'a>]) -> Vec<Vec<Block<'a>>> {
-    let mut groups: Vec<Vec<Block<'a>>> = Vec::new();
+fn groups<'a>(terms: &[Term<'a>]) -> Vec<Vec<Group<'a>>> {
+    let mut groups: Vec<Vec<Group<'a>>> = Vec::new();
     let mut held = 0;
-    for term in terms.iter().filter(|term| term.k > 0) {
-        for [from, len] in cut_depth(term.k, K_BLOCK) {
-            let block = Block {
-                term: *term,
-                from,
-                len,
-            };
-            match groups.last_mut() {
-                Some(group) if held + block.len <= K_GROUP => group.push(block),
-                _ => {
-                    groups.push(vec![block]);
-                    held = 0;
-                }
+    for block in native::groups(terms, K_BLOCK) {
+        let len = block.len;
+        match groups.last_mut() {
+            Some(group) if held + len <= K_GROUP => group.push(block),
+            _ => {
+                groups.push(vec![block]);
+                held = 0;
             }
-            held += block.len;
         }
+        held += len;
     }
     groups
 }
 
-/// Lines of a packed panel, or of one part of a strip.
-fn lines_of(block: &Block<'_>) -> usize {
-    block.len.next_multiple_of(DEPTH)
-}
-
-fn lines(group: &[Block<'_>]) -> usize {
-    group.iter().map(lines_of).sum()
+/// Lines of the packed panels of a group that lie one after the other.
+fn lines(group: &[Group<'_>]) -> usize {
+    group.iter().map(Group::lines).sum()
 }
 
 /// # Safety
@@ -104,7 +94,7 @@ unsafe fn run_part(
     unit: Unit,
     out: Disjoint<'_>,
     row: usize,
-    groups: &[Vec<Block<'_>>],
+    groups: &[Vec<Group<'_>>],
     others: &[Term<'_>],
     mut part: Part,
 ) {
@@ -136,7 +126,7 @@ unsafe fn multiply(
     unit: Unit,
     out: Disjoint<'_>,
     row: usize,
-    group: &[Block<'_>],
+    group: &[Group<'_>],
     panels: &[Line],
     strip: &mut Vec<Line>,
     beside: Option<&Beside<'_>>,
@@ -154,7 +144,7 @@ unsafe fn multiply(
         let mut rest = panels;
         for (number, block_of_k) in group.iter().enumerate() {
             let add = number > 0 || beside.is_some() || part.before == Before::Add;
-            let lines = lines_of(block_of_k);
+            let lines = block_of_k.lines();
             let (panels, after) = rest.split_at(n.div_ceil(SIDE) * lines);
             rest = after;
             let strip = room(strip, PARTS * lines, ZERO);
@@ -174,16 +164,12 @@ unsafe fn multiply(
 }
 
 /// Copies columns `first .. first + n` of all right sides of a group into panels, block after block.
-fn pack_group(panels: &mut [Line], group: &[Block<'_>], first: usize, n: usize) {
+fn pack_group(panels: &mut [Line], group: &[Group<'_>], first: usize, n: usize) {
     let mut rest = panels;
     for block in group {
-        let (own, after) = rest.split_at_mut(n.div_ceil(SIDE) * lines_of(block));
+        let (own, after) = rest.split_at_mut(n.div_ceil(SIDE) * block.lines());
         rest = after;
-        let right = block.term.right.skip_columns(first);
-        if let Values::Bf16(values) = right.values {
-            let values = &values[block.from * right.row..];
-            pack_panels(own, values, right, [block.len, n]);
-        }
+        pack_right(own, block, first, n);
     }
 }
 
@@ -212,7 +198,7 @@ fn split(values: &[f32; DEPTH]) -> [Line; PARTS] {
 
 vectorized! {
     /// Copies rows `first .. first + rows` of a left side into tiles, part after part; what is missing is zero.
-    fn pack_left(strip: &mut [Line], block: &Block<'_>, first: usize, rows: usize) {
+    fn pack_left(strip: &mut [Line], block: &Group<'_>, first: usize, rows: usize) {
         let left = block.term.left;
         let Values::F32(values) = left.values else {
             return;

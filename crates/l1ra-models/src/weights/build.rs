@@ -51,6 +51,22 @@ impl Storage {
         }
     }
 
+    /// What a matrix is kept in that a file has in `stored`, on a device with kernels of ours or without.
+    pub fn kept(self, stored: StoredType, kernels: bool) -> StoredType {
+        match (self, stored) {
+            (Self::F32, StoredType::BF16) if kernels => StoredType::BF16,
+            _ => self.stored_type().unwrap_or(stored),
+        }
+    }
+
+    /// What matrices are multiplied in.
+    fn products(self) -> Products {
+        match self {
+            Self::F32 => Products::F32,
+            _ => Products::Stored,
+        }
+    }
+
     /// Every choice.
     pub const ALL: [Self; 4] = [Self::F32, Self::BF16, Self::F16, Self::AsStored];
 }
@@ -255,15 +271,12 @@ impl Builder<'_> {
                 self.matrix("lm_head.weight")?.transpose(),
                 None,
             ))
-            .map(|head| self.typed(head))
+            .map(|head| head.taken_in(self.storage.products()))
         };
         let decoder = Decoder {
             embed_tokens: Embedding {
                 weight: Param::from_tensor(embedding).set_require_grad(false),
-                products: match self.storage {
-                    Storage::F32 => Products::F32,
-                    _ => Products::Stored,
-                },
+                products: self.storage.products(),
             },
             layers,
             norm: self.norm("model.norm")?,
@@ -302,15 +315,7 @@ impl Builder<'_> {
         } else {
             None
         };
-        Ok(self.typed(AdaptedLinear::new(weight, bias)))
-    }
-
-    /// A layer that multiplies in what was asked for.
-    fn typed(&self, layer: AdaptedLinear) -> AdaptedLinear {
-        match self.storage {
-            Storage::F32 => layer.in_f32(),
-            _ => layer,
-        }
+        Ok(AdaptedLinear::new(weight, bias).taken_in(self.storage.products()))
     }
 
     fn norm(&self, path: &str) -> Result<RmsNorm, ModelError> {
@@ -324,43 +329,27 @@ impl Builder<'_> {
 
     fn matrix(&self, name: &str) -> Result<Tensor<2>, ModelError> {
         let stored = self.source.read(name)?;
-        let dtype = match self.storage {
-            Storage::F32 if stored.dtype == StoredType::BF16 && has_kernels(self.device) => {
-                FloatDType::BF16
-            }
-            Storage::F32 => FloatDType::F32,
-            Storage::BF16 => FloatDType::BF16,
-            Storage::F16 => FloatDType::F16,
-            Storage::AsStored => match stored.dtype {
-                StoredType::F32 => FloatDType::F32,
-                StoredType::F16 => FloatDType::F16,
-                StoredType::BF16 => FloatDType::BF16,
-            },
-        };
+        let dtype = self.storage.kept(stored.dtype, has_kernels(self.device));
         self.tensor(name, stored, dtype)
     }
 
     fn vector(&self, name: &str) -> Result<Tensor<1>, ModelError> {
-        self.tensor(name, self.source.read(name)?, FloatDType::F32)
+        self.tensor(name, self.source.read(name)?, StoredType::F32)
     }
 
     fn tensor<const D: usize>(
         &self,
         name: &str,
         stored: StoredTensor,
-        dtype: FloatDType,
+        dtype: StoredType,
     ) -> Result<Tensor<D>, ModelError> {
-        let source = match stored.dtype {
-            StoredType::F32 => DType::F32,
-            StoredType::F16 => DType::F16,
-            StoredType::BF16 => DType::BF16,
-        };
+        let [source, dtype] = [stored.dtype, dtype].map(|kind| DType::from(FloatDType::from(kind)));
         if stored.shape.len() != D {
             let detail = format!("tensor `{name}` has {} axes, not {D}", stored.shape.len());
             return Err(ModelError::format(self.source.path(), detail));
         }
         let bytes = Bytes::from_bytes_vec(stored.bytes);
-        let data = TensorData::from_bytes(bytes, stored.shape, source).convert_dtype(dtype.into());
-        Ok(Tensor::from_data(data, (self.device, DType::from(dtype))))
+        let data = TensorData::from_bytes(bytes, stored.shape, source).convert_dtype(dtype);
+        Ok(Tensor::from_data(data, (self.device, dtype)))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use burn::tensor::FloatDType;
 use half::{bf16, f16};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,16 @@ impl StoredType {
                 .iter()
                 .flat_map(|value| bf16::from_f32(*value).to_le_bytes())
                 .collect(),
+        }
+    }
+}
+
+impl From<StoredType> for FloatDType {
+    fn from(stored: StoredType) -> Self {
+        match stored {
+            StoredType::F32 => Self::F32,
+            StoredType::F16 => Self::F16,
+            StoredType::BF16 => Self::BF16,
         }
     }
 }

@@ -57,23 +57,8 @@ impl WeightsFrom {
             }
         }
         let most = numbers.into_iter().max_by_key(|(_, count)| *count);
-        Ok(most.map_or(Self::Memory, |(stored, _)| Self::Files {
-            bytes,
-            stored: match stored {
-                Stored::F32 => StoredType::F32,
-                Stored::F16 => StoredType::F16,
-                Stored::BF16 => StoredType::BF16,
-            },
-        }))
+        Ok(most.map_or(Self::Memory, |(stored, _)| Self::Files { bytes, stored }))
     }
-}
-
-/// [`StoredType`], in an order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stored {
-    F32,
-    F16,
-    BF16,
 }
 
 fn is(path: &Path, extension: &str) -> bool {
@@ -100,27 +85,27 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(safetensors)
 }
 
-fn count_gguf(path: &Path) -> Result<Vec<(Stored, u64)>, TrainError> {
+fn count_gguf(path: &Path) -> Result<Vec<(StoredType, u64)>, TrainError> {
     let file = GgufFile::open(path)?;
     let count = |name: &String| {
         let (shape, kind) = file.tensor_info(name)?;
         let stored = match kind {
-            GgmlType::F16 => Stored::F16,
-            GgmlType::BF16 => Stored::BF16,
-            _ => Stored::F32,
+            GgmlType::F16 => StoredType::F16,
+            GgmlType::BF16 => StoredType::BF16,
+            _ => StoredType::F32,
         };
         Some((stored, shape.iter().map(|length| *length as u64).product()))
     };
     Ok(file.tensor_names().iter().filter_map(count).collect())
 }
 
-fn count_safetensors(path: &Path) -> Result<Vec<(Stored, u64)>, TrainError> {
+fn count_safetensors(path: &Path) -> Result<Vec<(StoredType, u64)>, TrainError> {
     let file = TensorFile::open(path)?;
     let count = |entry: &StoredEntry| {
         let stored = match entry.dtype.to_string().as_str() {
-            "F16" => Stored::F16,
-            "BF16" => Stored::BF16,
-            _ => Stored::F32,
+            "F16" => StoredType::F16,
+            "BF16" => StoredType::BF16,
+            _ => StoredType::F32,
         };
         let values = entry.shape.iter().map(|length| *length as u64);
         (stored, values.product())

@@ -178,34 +178,27 @@ impl Workload {
 
     /// What matrices will be multiplied in, where the device can.
     pub(crate) fn base(&self) -> FloatDType {
-        let stored = match (self.storage, self.source) {
-            (Storage::F32, _) | (Storage::AsStored, WeightsFrom::Memory) => StoredType::F32,
-            (Storage::BF16, _) => StoredType::BF16,
-            (Storage::F16, _) => StoredType::F16,
-            (Storage::AsStored, WeightsFrom::Files { stored, .. }) => stored,
-        };
-        match stored {
-            StoredType::F32 => FloatDType::F32,
-            StoredType::BF16 => FloatDType::BF16,
-            StoredType::F16 => FloatDType::F16,
+        let base = self.storage.stored_type().unwrap_or(self.stored());
+        base.into()
+    }
+
+    /// What the files hold; f32 where nothing is read.
+    fn stored(&self) -> StoredType {
+        match self.source {
+            WeightsFrom::Files { stored, .. } => stored,
+            WeightsFrom::Memory => StoredType::F32,
         }
     }
 
     /// Whether the files hold bf16, whatever matrices are kept in.
     pub(crate) fn is_stored_in_bf16(&self) -> bool {
-        match self.source {
-            WeightsFrom::Files { stored, .. } => stored == StoredType::BF16,
-            WeightsFrom::Memory => false,
-        }
+        self.stored() == StoredType::BF16
     }
 
     /// Bytes of one number of a matrix, as it is kept.
     pub(crate) fn element(&self) -> u64 {
-        let kept = self.home == Home::Flex && self.is_stored_in_bf16();
-        match self.storage {
-            Storage::F32 if kept => 2,
-            _ => bytes_of(self.base()),
-        }
+        let kept = self.storage.kept(self.stored(), self.home == Home::Flex);
+        kept.size() as u64
     }
 
     /// The type of activations within a block.

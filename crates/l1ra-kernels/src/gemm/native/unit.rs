@@ -223,14 +223,16 @@ mod amx {
     }
 
     /// Keeps a block of the output in tiles 0 to 3 while `steps` go by, each a list of instructions that takes
-    /// `left` and `right` on by two tiles of 1 KiB.
+    /// `left` and `right` on by two tiles of 1 KiB. Without a step nothing is done.
     macro_rules! over_steps {
         (
             [$out:expr, $row:expr, $add:expr, $steps:expr],
             [$($instruction:literal),* $(,)?],
             $($operand:tt)*
         ) => {
-            asm!(
+            const { assert!(SIDE == 32 && DEPTH == 32) };
+            if $steps > 0 {
+              asm!(
                 "test {add}, {add}",
                 "jz 2f",
                 "tileloadd tmm0, [{out} + {row}]",
@@ -261,7 +263,8 @@ mod amx {
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
-            )
+              )
+            }
         };
     }
 
@@ -274,11 +277,7 @@ mod amx {
         panel: &[Line],
         add: bool,
     ) {
-        const { assert!(SIDE == 32 && DEPTH == 32) };
         let steps = strip.len() / SIDE;
-        if steps == 0 {
-            return;
-        }
         // SAFETY: every step reads two tiles of each side; the output holds the block.
         unsafe {
             over_steps!(
@@ -310,11 +309,7 @@ mod amx {
         panel: &[Line],
         add: bool,
     ) {
-        const { assert!(SIDE == 32 && DEPTH == 32) };
         let steps = panel.len() / SIDE;
-        if steps == 0 {
-            return;
-        }
         // SAFETY: every step reads two tiles of the panel and of each part; the output holds the block.
         unsafe {
             over_steps!(
