@@ -57,12 +57,19 @@ pub(crate) enum Command {
     /// Say what a model, adapter or data file holds
     Inspect(InspectArgs),
     /// List the devices of this build and what they can do
-    Devices,
+    Devices(DevicesArgs),
     /// Measure a training step, a forward or generation on random tokens
     #[command(
         after_help = "--model may be a config.json: a model of that shape, with weights that are drawn."
     )]
     Bench(BenchArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DevicesArgs {
+    /// Only this backend, in this process
+    #[arg(long, hide = true)]
+    pub(crate) backend: Option<String>,
 }
 
 /// What lays values over a recipe.

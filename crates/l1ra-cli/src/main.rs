@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => commands::plan(args, &output),
         Command::Report(args) => commands::report(args, &output),
         Command::Inspect(args) => commands::inspect(args, &output),
-        Command::Devices => commands::devices(&output),
+        Command::Devices(args) => commands::devices(args, &output),
         Command::Bench(args) => commands::bench(args, &output),
     };
     // What a device says outside of training, which has an error of its own for it.

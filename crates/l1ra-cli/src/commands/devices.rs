@@ -1,11 +1,16 @@
 //! `l1ra devices`: what `--device` can be here.
+//!
+//! A driver that crashes takes its process along. So every backend of GPUs is asked in a process of its own:
+//! this program with `--backend`.
+
+use std::process::{Command, ExitStatus, Output as Said, Stdio};
 
 use anyhow::Result;
-use l1ra_core::device::{ListedDevice, list_devices};
+use l1ra_core::device::{ListedDevice, compiled_devices, list_devices_of};
 use l1ra_train::memory::available_bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::output::Output;
+use crate::{args::DevicesArgs, output::Output};
 
 #[derive(Serialize)]
 struct Devices {
@@ -15,9 +20,16 @@ struct Devices {
     not_compiled: Vec<&'static str>,
 }
 
-pub(crate) fn devices(output: &Output) -> Result<()> {
+pub(crate) fn devices(args: &DevicesArgs, output: &Output) -> Result<()> {
+    let of = |backend| match backend {
+        _ if args.backend.is_some() => list_devices_of(backend),
+        "flex" | "ndarray" => list_devices_of(backend),
+        _ => in_a_process(backend),
+    };
+    let wanted = |backend: &&str| args.backend.as_deref().is_none_or(|only| only == *backend);
+    let backends = compiled_devices().into_iter().filter(wanted);
     let listed = Devices {
-        devices: list_devices(),
+        devices: backends.flat_map(of).collect(),
         available_bytes: available_bytes(),
         not_compiled: l1ra_core::device::other_devices(),
     };
@@ -39,4 +51,84 @@ pub(crate) fn devices(output: &Output) -> Result<()> {
         ));
     }
     output.result(text.trim_end(), &listed)
+}
+
+/// What this program lists of one backend, started once more.
+fn in_a_process(backend: &'static str) -> Vec<ListedDevice> {
+    let itself = std::env::current_exe();
+    let said = itself.and_then(|program| {
+        Command::new(program)
+            .args(["--json", "--quiet", "devices", "--backend", backend])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+    });
+    match said {
+        Ok(said) => listed(backend, &said),
+        Err(_) => list_devices_of(backend), // No process is to be had.
+    }
+}
+
+fn listed(backend: &str, said: &Said) -> Vec<ListedDevice> {
+    #[derive(Deserialize)]
+    struct Line {
+        devices: Vec<ListedDevice>,
+    }
+    match serde_json::from_slice::<Line>(&said.stdout) {
+        Ok(line) if said.status.success() => line.devices,
+        _ => vec![ListedDevice::missing(backend, crash(said.status))],
+    }
+}
+
+/// How a process ended that was asked and gave no answer.
+fn crash(status: ExitStatus) -> String {
+    let how = match signal(status) {
+        Some(signal) => format!("signal {signal}"),
+        None => status.to_string(),
+    };
+    format!(
+        "its driver crashed in a small product ({how}); another version of the driver may not, and other \
+         devices still work"
+    )
+}
+
+#[cfg(unix)]
+fn signal(status: ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
+#[cfg(not(unix))]
+fn signal(_: ExitStatus) -> Option<i32> {
+    None
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    fn said(status: i32, line: &str) -> Said {
+        Said {
+            status: ExitStatus::from_raw(status),
+            stdout: line.into(),
+            stderr: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_crash_is_told_as_one() {
+        let line = r#"{"devices":[]}"#;
+        assert_eq!(listed("vulkan", &said(0, line)), []);
+        let crashed = listed("vulkan", &said(11, ""));
+        assert_eq!(listed("vulkan", &said(11, line)), crashed);
+        insta::assert_snapshot!(crashed[0], @"vulkan     not there: its driver crashed in a small product (signal 11); another version of the driver may not, and other devices still work");
+    }
+
+    #[test]
+    fn what_a_process_lists_is_read_back() {
+        let devices = list_devices_of("flex");
+        let line = serde_json::json!({"devices": devices, "more": 1});
+        assert_eq!(listed("flex", &said(0, &line.to_string())), devices);
+    }
 }

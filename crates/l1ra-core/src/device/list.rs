@@ -1,24 +1,24 @@
 //! Every device of this build.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use burn::tensor::{Device, DeviceType, FloatDType};
 use l1ra_ops::bf16_instructions;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::device::{compiled_devices, probe};
 
 /// A device, or a backend without one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedDevice {
     /// What `--device` takes.
     pub name: String,
     /// What the hardware calls itself, where the backend says.
     pub hardware: Option<String>,
     /// Types of floating-point numbers that it stores and computes with.
-    pub dtypes: Vec<&'static str>,
+    pub dtypes: Vec<Cow<'static, str>>,
     /// What a CPU multiplies bf16 with, if it has instructions for it; others widen it first.
-    pub bf16_instructions: Option<&'static str>,
+    pub bf16_instructions: Option<Cow<'static, str>>,
     /// Why it cannot be used.
     pub problem: Option<String>,
 }
@@ -31,7 +31,7 @@ impl fmt::Display for ListedDevice {
             None => {
                 write!(f, "{:<14}", self.dtypes.join(" "))?;
                 f.write_str(self.hardware.as_deref().unwrap_or("this machine's CPU"))?;
-                match self.bf16_instructions {
+                match &self.bf16_instructions {
                     Some(name) => write!(f, ", bf16 on {name}"),
                     None => Ok(()),
                 }
@@ -43,13 +43,16 @@ impl fmt::Display for ListedDevice {
 /// Every device of this build that answers, and the backends that have none. Each one is opened and
 /// computes a sum.
 pub fn list_devices() -> Vec<ListedDevice> {
-    compiled_devices()
-        .into_iter()
-        .flat_map(of_backend)
-        .collect()
+    let backends = compiled_devices().into_iter();
+    backends.flat_map(list_devices_of).collect()
 }
 
 impl ListedDevice {
+    /// A backend without a device that answers, with the reason.
+    pub fn missing(backend: &str, problem: String) -> Self {
+        Self::new(backend.into(), Err(problem))
+    }
+
     fn new(name: String, asked: Result<(Option<String>, Vec<&'static str>), String>) -> Self {
         let ((hardware, dtypes), problem) = match asked {
             Ok(answer) => (answer, None),
@@ -59,16 +62,17 @@ impl ListedDevice {
         Self {
             name,
             hardware,
-            dtypes,
-            bf16_instructions: bf16_instructions().filter(|_| kernels),
+            dtypes: dtypes.into_iter().map(Cow::Borrowed).collect(),
+            bf16_instructions: bf16_instructions().filter(|_| kernels).map(Cow::Borrowed),
             problem,
         }
     }
 }
 
-fn of_backend(backend: &'static str) -> Vec<ListedDevice> {
+/// The same for one of [`compiled_devices`].
+pub fn list_devices_of(backend: &'static str) -> Vec<ListedDevice> {
     let has_index = !matches!(backend, "flex" | "ndarray");
-    let none = |problem| vec![ListedDevice::new(backend.into(), Err(problem))];
+    let none = |problem| vec![ListedDevice::missing(backend, problem)];
     match enumerate(backend) {
         Err(problem) => none(problem),
         Ok(devices) if devices.is_empty() => none("no device answers".into()),
@@ -146,14 +150,14 @@ mod tests {
         let listed = list_devices();
         let flex = listed.iter().find(|device| device.name == "flex").unwrap();
         assert_eq!(flex.problem, None);
-        assert!(flex.dtypes.contains(&"f32"), "{flex}");
+        assert!(flex.dtypes.iter().any(|dtype| dtype == "f32"), "{flex}");
         let flex = ListedDevice {
             bf16_instructions: None, // The machine's.
             ..flex.clone()
         };
         insta::assert_snapshot!(flex, @"flex       f32 bf16 f16  this machine's CPU");
         let amx = ListedDevice {
-            bf16_instructions: Some("AMX"),
+            bf16_instructions: Some("AMX".into()),
             ..flex
         };
         insta::assert_snapshot!(amx, @"flex       f32 bf16 f16  this machine's CPU, bf16 on AMX");

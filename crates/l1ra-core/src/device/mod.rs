@@ -15,7 +15,7 @@ mod several;
 
 pub use burn::tensor::Device;
 pub use failure::{DeviceFailure, guard};
-pub use list::{ListedDevice, list_devices};
+pub use list::{ListedDevice, list_devices, list_devices_of};
 pub use probe::open_device;
 pub use several::{open_devices, parse_devices};
 
