@@ -31,31 +31,63 @@ pub fn evaluate<M>(
 where
     M: InferenceStep<Input = TokenBatch, Output = LossOutput>,
 {
-    let result = evaluate_until(model, data, |done, total| {
+    let losses = |batches: Vec<TokenBatch>| SumOfLosses::of_each(model, batches.into_iter());
+    let result = evaluate_until(data, 1, losses, |done, total| {
         progress(done, total);
         ControlFlow::Continue(())
     })?;
     result.ok_or_else(|| stopped("the evaluation was broken off".into()))
 }
 
-/// [`evaluate`] that `progress` may break off, for no result.
-pub(crate) fn evaluate_until<M>(
-    model: &M,
+/// The losses of a batch, added up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SumOfLosses {
+    sum: f64,
+    targets: usize,
+}
+
+impl SumOfLosses {
+    /// Those of `model`, which is where the batches are.
+    pub(crate) fn of_each<M>(model: &M, batches: impl Iterator<Item = TokenBatch>) -> Vec<Self>
+    where
+        M: InferenceStep<Input = TokenBatch, Output = LossOutput>,
+    {
+        let of = |batch| {
+            let output = model.step(batch);
+            match output.targets {
+                0 => Self::default(),
+                targets => Self {
+                    sum: output.sum(),
+                    targets,
+                },
+            }
+        };
+        batches.map(of).collect()
+    }
+}
+
+/// [`evaluate`] that gives `losses` as many batches as `at_once` says, and that `progress` may break off,
+/// for no result.
+pub(crate) fn evaluate_until(
     data: &dyn DataLoader<TokenBatch>,
+    at_once: usize,
+    losses: impl Fn(Vec<TokenBatch>) -> Vec<SumOfLosses>,
     mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
-) -> Result<Option<EvalResult>, TrainError>
-where
-    M: InferenceStep<Input = TokenBatch, Output = LossOutput>,
-{
+) -> Result<Option<EvalResult>, TrainError> {
     let (mut sum, mut tokens) = (0.0, 0);
     let mut batches = data.iter();
     let total = batches.progress().items_total;
-    while let Some(batch) = batches.next() {
-        let batch = batch.map_err(|error| stopped(format!("evaluation data: {error}")))?;
-        let output = model.step(batch);
-        if output.targets > 0 {
-            sum += output.sum();
-            tokens += output.targets;
+    loop {
+        let some = batches.by_ref().take(at_once.max(1));
+        let some = some.collect::<Result<Vec<_>, _>>();
+        let some = some.map_err(|error| stopped(format!("evaluation data: {error}")))?;
+        if some.is_empty() {
+            break;
+        }
+        // In the order of the batches, whoever computed them.
+        for batch in losses(some) {
+            sum += batch.sum;
+            tokens += batch.targets;
         }
         let done = batches.progress().items_processed.min(total);
         if progress(done, total).is_break() {

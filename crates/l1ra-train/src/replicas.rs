@@ -3,7 +3,8 @@
 //! One device, the first, holds the optimizer and the decision about ranks. The others hold a copy of the
 //! frozen base, which is carried to them once, and follow its adapters after every step. A window's
 //! micro-batches are dealt out, each device adds up its own gradients, and the sums meet on the first.
-//! So a window is the same on any number of devices, up to the order of sums.
+//! So a window is the same on any number of devices, up to the order of sums. The batches of an evaluation are
+//! dealt out as well.
 
 use std::{
     io,
@@ -16,14 +17,14 @@ use burn::{
     module::Module,
     optim::{GradientsAccumulator, GradientsParams},
     tensor::Device,
-    train::{TrainOutput, TrainStep},
+    train::{InferenceStep, LearnerModel, TrainOutput, TrainStep},
 };
 use l1ra_core::{
     CoreError,
     replica::{check_replica, follow},
 };
 
-use crate::{data::TokenBatch, model::LossOutput};
+use crate::{data::TokenBatch, eval::SumOfLosses, model::LossOutput};
 
 /// What micro-batches gave.
 #[derive(Default)]
@@ -86,7 +87,9 @@ struct Replica<M> {
 
 impl<M> Replicas<M>
 where
-    M: Module + TrainStep<Input = TokenBatch, Output = LossOutput> + 'static,
+    M: LearnerModel
+        + TrainStep<Input = TokenBatch, Output = LossOutput>
+        + InferenceStep<Input = TokenBatch, Output = LossOutput>,
 {
     /// Copies of `model`, which is on `first`, on `others`.
     ///
@@ -113,20 +116,9 @@ where
     /// A window of `batches`: each device takes as many, one after the other, and their gradients are
     /// added up on the first.
     pub(crate) fn window(&self, model: &M, batches: Vec<TokenBatch>) -> Window {
-        let mut shares = shares(batches, 1 + self.copies.len()).into_iter();
-        let own = shares.next().unwrap_or_default();
-        let at_work: Vec<_> = self
-            .copies
-            .iter()
-            .zip(shares)
-            .map(|(replica, share)| {
-                let (device, model) = (replica.device.clone(), replica.model.clone());
-                replica.worker.run(move || {
-                    let here = share.into_iter().map(|batch| batch.to_device(&device));
-                    Window::of(&model, here.collect())
-                })
-            })
-            .collect();
+        let (own, at_work) = self.deal(batches, |copy, device, share| {
+            Window::of(copy, on(device, share).collect())
+        });
         let mut window = Window::of(model, own);
         let mut accumulator = GradientsAccumulator::new();
         accumulator.accumulate(model, window.grads);
@@ -140,6 +132,39 @@ where
         }
         window.grads = accumulator.grads();
         window
+    }
+
+    /// The losses of `batches`, in their order, by `model`, out of any graph, and the copies: each device
+    /// takes as many.
+    pub(crate) fn losses(&self, model: &M, batches: Vec<TokenBatch>) -> Vec<SumOfLosses> {
+        let (own, at_work) = self.deal(batches, |copy, device, share| {
+            let (copy, device) = (copy.valid(), device.clone().inner());
+            SumOfLosses::of_each(&copy, on(&device, share))
+        });
+        let mut all = SumOfLosses::of_each(model, own.into_iter());
+        all.extend(at_work.into_iter().flat_map(Pending::wait));
+        all
+    }
+
+    /// Begins `work` on every copy with its share of `batches`; the first share is the model's own.
+    fn deal<T: Send + 'static>(
+        &self,
+        batches: Vec<TokenBatch>,
+        work: fn(&M, &Device, Vec<TokenBatch>) -> T,
+    ) -> (Vec<TokenBatch>, Vec<Pending<T>>) {
+        let mut shares = shares(batches, self.devices()).into_iter();
+        let own = shares.next().unwrap_or_default();
+        let begin = |(replica, share): (&Replica<M>, _)| {
+            let (device, copy) = (replica.device.clone(), replica.model.clone());
+            let work = move || work(&copy, &device, share);
+            replica.worker.run(work)
+        };
+        (own, self.copies.iter().zip(shares).map(begin).collect())
+    }
+
+    /// How many devices there are.
+    pub(crate) fn devices(&self) -> usize {
+        1 + self.copies.len()
     }
 
     /// Brings the copies to where `model` is after a step. Where ranks have moved, the copies' ranks
@@ -164,6 +189,12 @@ where
         }
         Ok(())
     }
+}
+
+/// The batches, brought to `device`.
+fn on(device: &Device, batches: Vec<TokenBatch>) -> impl Iterator<Item = TokenBatch> {
+    let each = batches.into_iter();
+    each.map(|batch| batch.to_device(device))
 }
 
 /// A thread that lives as long as the run. The runtimes of GPUs keep memory for every thread that has used

@@ -214,9 +214,14 @@ impl StepStrategy {
             + InferenceStep<Input = TokenBatch, Output = LossOutput>,
     {
         let first = self.progress(|progress| progress.step);
+        let replicas = Replicas::new(&learner.model(), &self.device, &self.others);
+        let mut replicas = replicas.map_err(|error| TrainError::Stopped {
+            step: first,
+            detail: format!("no thread for a device: {error}"),
+        })?;
         if first < self.steps && (first == 0 || self.is_evaluation(first)) {
             // Before the first step; or the one that an interrupted run still owes.
-            self.evaluate_once(learner, valid)?;
+            self.evaluate_once(learner, &replicas, valid)?;
         }
         self.stop_if_asked(learner)?;
         let before = self.progress(|progress| progress.seconds);
@@ -232,11 +237,6 @@ impl StepStrategy {
             loader: train,
             iterator: train.iter(),
         };
-        let replicas = Replicas::new(&learner.model(), &self.device, &self.others);
-        let mut replicas = replicas.map_err(|error| TrainError::Stopped {
-            step: first,
-            detail: format!("no thread for a device: {error}"),
-        })?;
         for step in first + 1..=self.steps {
             let mut metrics = self.optimizer_step(learner, &replicas, &mut batches, step)?;
             metrics.seconds = before + started.elapsed().as_secs_f64() - beside;
@@ -252,17 +252,18 @@ impl StepStrategy {
             if let Some(detail) = self.ranks.error() {
                 return Err(TrainError::Stopped { step, detail });
             }
-            replicas
-                .follow(&learner.model(), !updates.is_empty())
-                .map_err(|error| TrainError::Stopped {
+            if replicas.devices() > 1 {
+                let followed = replicas.follow(&learner.model(), !updates.is_empty());
+                followed.map_err(|error| TrainError::Stopped {
                     step,
                     detail: error.to_string(),
                 })?;
+            }
             let began = Instant::now();
             let better = step < self.steps
                 && self.is_evaluation(step)
                 && self.stop.requested().is_none()
-                && self.evaluate_once(learner, valid)?;
+                && self.evaluate_once(learner, &replicas, valid)?;
             let is_due = |saver: &Saver| {
                 saver.options.is_due(step, self.steps) || better && saver.options.keep_best
             };
@@ -278,7 +279,7 @@ impl StepStrategy {
                 return Err(TrainError::Stopped { step, detail });
             }
         }
-        self.evaluate_once(learner, valid)?;
+        self.evaluate_once(learner, &replicas, valid)?;
         self.stop_if_asked(learner)?;
         if let Some(saver) = &self.saver {
             let best = self.progress(|progress| progress.best.map(|best| best.step));
@@ -317,7 +318,9 @@ impl StepStrategy {
         step: usize,
     ) -> Result<StepMetrics, TrainError>
     where
-        M: LearnerModel + TrainStep<Input = TokenBatch, Output = LossOutput>,
+        M: LearnerModel
+            + TrainStep<Input = TokenBatch, Output = LossOutput>
+            + InferenceStep<Input = TokenBatch, Output = LossOutput>,
     {
         loop {
             let given = (0..self.accumulation).map(|_| batches.next());
@@ -389,17 +392,22 @@ impl StepStrategy {
     fn evaluate_once<M>(
         &self,
         learner: &Learner<M>,
+        replicas: &Replicas<M>,
         valid: &dyn DataLoader<TokenBatch>,
     ) -> Result<bool, TrainError>
     where
-        M: LearnerModel + InferenceStep<Input = TokenBatch, Output = LossOutput>,
+        M: LearnerModel
+            + TrainStep<Input = TokenBatch, Output = LossOutput>
+            + InferenceStep<Input = TokenBatch, Output = LossOutput>,
     {
         if self.progress(|progress| progress.is_evaluated()) {
             return Ok(false);
         }
         let step = self.progress(|progress| progress.step);
         let mut told = Ok(());
-        let result = evaluate_until(&learner.model().valid(), valid, |done, total| {
+        let model = learner.model().valid();
+        let losses = |batches| replicas.losses(&model, batches);
+        let result = evaluate_until(valid, replicas.devices(), losses, |done, total| {
             if told.is_ok() {
                 told = self.tell(|observer| observer.evaluating(step, done, total));
             }
