@@ -7,6 +7,8 @@
 # REPOSITORY holds recipes, fixtures and the small model; OUT takes a log of each part, and summary.md.
 # With MODEL, a Hugging Face folder of SmolLM2-135M, the fine-tuning and the speed on it are seen as well;
 # with PYTHON, one that has torch, transformers and peft, PyTorch is timed beside.
+#
+# PATIENCE=8 multiplies what each part may take: for a driver in software, which is no GPU.
 set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -40,7 +42,7 @@ say() { echo "$*" | tee -a "$summary"; }
 part() {
     local name=$1 limit=$2 began=$SECONDS code
     shift 2
-    timeout -k 5 "$limit" "$@" >"$out/$name.txt" 2>"$out/$name.err.txt"
+    timeout -k 5 $((limit * ${PATIENCE:-1})) "$@" >"$out/$name.txt" 2>"$out/$name.err.txt"
     code=$?
     [ $code -eq 0 ] || failed=$((failed + 1))
     say "| $name | $([ $code -eq 0 ] && echo ok || echo "failed ($code)") | $((SECONDS - began)) s |"
@@ -83,9 +85,14 @@ for device in "${devices[@]}"; do
     fi
 done
 
-# Speed: ours and PyTorch's in turn, bf16, on the first device.
+# Kernels of ours beside Burn's operations, on the first device.
+part "${devices[0]}-kernels" 60 "$here/rows" "${devices[0]}"
+
+# Speed: ours and PyTorch's in turn, on the first device, in bf16 if it has that.
+dtype=f32
+"$here/l1ra" devices 2>/dev/null | grep -E "^${devices[0]}(:0)? .*\bbf16\b" >/dev/null && dtype=bf16
 speed() { # NAME MODEL SEQ BATCH
-    local name=$1 what=$2 sizes=(--seq "$3" --batch "$4" --dtype bf16 --steps 10 --warmup 3)
+    local name=$1 what=$2 sizes=(--seq "$3" --batch "$4" --dtype "$dtype" --steps 10 --warmup 3)
     if [ -n "$python" ]; then
         part "speed-$name-peft" 90 "$python" xtask/bench/bench_torch.py --model "$what" \
             --method lora --device cuda "${sizes[@]}"
@@ -99,13 +106,15 @@ speed() { # NAME MODEL SEQ BATCH
 speed llama-1b recipes/configs/llama-3.2-1b.json 1024 4
 
 say ""
-say "| speed, bf16 | tokens/s | memory of the GPU, MB |"
+say "| speed, $dtype | tokens/s | memory of the GPU, MB |"
 say "|---|---|---|"
 for line in "$out"/speed-*.txt; do
     case $line in *.err.txt) continue ;; esac
     value() { sed -n "s/.*\"$1\": *\([0-9.]*\).*/\1/p" "$line" | head -1; }
     say "| $(basename "$line" .txt) | $(value tokens_per_s) | $(value device_mb) |"
 done
+say ""
+cat "$out"/*-kernels.txt | tee -a "$summary"
 say ""
 say "after training: $(cat "$out"/*-smollm2.txt "$out"/*-tiny.txt 2>/dev/null |
     sed -n 's/.*"after":{"loss":\([0-9.]*\).*/\1/p' | tr '\n' ' ')"

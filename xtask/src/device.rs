@@ -31,7 +31,7 @@ impl Backend {
 }
 
 /// Tests that run on a device: against `flex`, and against recorded numbers.
-pub(crate) const TESTS: [&str; 3] = ["parity", "devices", "golden_trace"];
+pub(crate) const TESTS: [&str; 4] = ["rows", "parity", "devices", "golden_trace"];
 /// Says to the tests against recorded numbers where to run.
 pub(crate) const TEST_DEVICE: &str = "L1RA_TEST_DEVICE";
 

@@ -67,7 +67,8 @@ fn pack(backends: &[Backend], folder: &Path) -> Result<()> {
     };
     process::run(
         process::cargo()
-            .args(["build", "--release", "--bin", "l1ra", "--features"])
+            .args(["build", "--release", "-p", "l1ra-cli", "-p", "l1ra-ops"])
+            .args(["--bin", "l1ra", "--example", "rows", "--features"])
             .arg(features("l1ra-cli/")),
     )?;
     let mut tests = process::cargo();
@@ -97,11 +98,11 @@ fn pack(backends: &[Backend], folder: &Path) -> Result<()> {
     for (name, program) in &programs {
         strip(program, &into.join(name))?;
     }
-    strip(
-        &process::root().join("target/release/l1ra"),
-        &folder.join("l1ra"),
-    )?;
     let root = process::root();
+    for program in ["l1ra", "examples/rows"] {
+        let built = root.join("target/release").join(program);
+        strip(&built, &folder.join(program.replace("examples/", "")))?;
+    }
     fs::copy(root.join("xtask/gpu/check.sh"), folder.join("check.sh"))?;
     fs::write(folder.join("repository"), root.display().to_string())?;
     Ok(())

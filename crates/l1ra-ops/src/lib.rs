@@ -14,8 +14,8 @@
 //! | [`swiglu`] | the MLP's gate | [`SwigluKernels`](swiglu::SwigluKernels) |
 //! | [`loss`] | last matrix product and cross-entropy, without logits | [`LossKernels`](loss::LossKernels) |
 //!
-//! `Flex`, Burn's CPU backend, implements all of them with `l1ra-kernels` (feature `flex`). A
-//! CubeCL kernel joins by implementing the trait for `CubeBackend` and a line in `route`.
+//! `Flex`, Burn's CPU backend, implements all of them with `l1ra-kernels` (feature `flex`). On GPUs the
+//! operations are put together from Burn's matrix products and [`rows`], which has CubeCL kernels of ours.
 
 // Built for no device, as where only files are read, operations have nothing to run on.
 #![cfg_attr(
@@ -25,12 +25,15 @@
 
 pub mod attention;
 mod by_hand;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod linear;
 pub mod loss;
 pub mod norm;
 mod route;
+pub mod rows;
 pub mod swiglu;
 
 pub use l1ra_kernels::{

@@ -426,5 +426,14 @@ pub fn low_rank(x: Tensor<2>, a: Tensor<2>, g: Tensor<2>, b: Tensor<2>) -> Tenso
 
 /// `a·b` taken in `dtype`, by Burn's own operations; the result in f32.
 pub fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>, dtype: FloatDType) -> Tensor<D> {
-    a.cast(dtype).matmul(b.cast(dtype)).cast(FloatDType::F32)
+    product_within(a, b, dtype).cast(FloatDType::F32)
+}
+
+/// `a·b` taken in `dtype`, by Burn's own operations; the result in it, too.
+pub(crate) fn product_within<const D: usize>(
+    a: Tensor<D>,
+    b: Tensor<D>,
+    dtype: FloatDType,
+) -> Tensor<D> {
+    a.cast(dtype).matmul(b.cast(dtype))
 }

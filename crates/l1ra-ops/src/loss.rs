@@ -19,12 +19,13 @@ use burn::{
         },
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{DType, FloatDType, Int, Tensor, activation::log_softmax},
+    tensor::{DType, Int, Tensor, activation::log_softmax},
 };
 
 use crate::{
-    linear::{Products, product, product_type},
+    linear::{Products, product, product_type, product_within},
     route::GraphTensor,
+    rows,
 };
 
 /// Rows whose logits exist at once on devices without [`LossKernels`]. Every chunk reads the head twice;
@@ -112,8 +113,8 @@ pub fn linear_cross_entropy(
 
 /// The same by Burn's own operations for a frozen `head` outside any graph, [`CHUNK`] rows at a time.
 ///
-/// The gradient is made beside the loss, as `dh = softmax(z)·Wᵀ − W[:, target]ᵀ`, and brought into the
-/// graph by `(h·dh − the value of that) + loss`, whose first part is zero and has the gradient `dh`.
+/// The gradient is made beside the loss, as `dh = (softmax(z) − 1[target])·Wᵀ`, and brought into the graph
+/// by `(h·dh − the value of that) + loss`, whose first part is zero and has the gradient `dh`.
 pub fn in_chunks(
     hidden: Tensor<2>,
     (head, products): (&Tensor<2>, Products),
@@ -128,14 +129,11 @@ pub fn in_chunks(
         let length = CHUNK.min(rows - start);
         let part = plain.clone().narrow(0, start, length);
         let targets = targets.clone().narrow(0, start, length);
-        let logs = log_softmax(product(part, head.clone(), dtype), 1);
-        let picked = logs.clone().gather(1, targets.clone().unsqueeze_dim(1));
-        loss = loss - picked.sum();
-        if hidden.is_tracked() {
-            let pulled = product(logs.exp(), head.clone().transpose(), dtype);
-            let pushed = head.clone().select(1, targets).transpose(); // [length, d]
-            gradients.push(pulled - pushed.cast(FloatDType::F32));
-        }
+        let logits = product_within(part, head.clone(), dtype);
+        let (losses, slopes) = rows::cross_entropy(logits, targets, hidden.is_tracked());
+        loss = loss + losses.sum();
+        let pulled = |slopes| product(slopes, head.clone().transpose(), dtype); // [length, d]
+        gradients.extend(slopes.map(pulled));
     }
     if gradients.is_empty() {
         return match hidden.gradient_checkpointing_strategy() {

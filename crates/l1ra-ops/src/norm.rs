@@ -15,7 +15,11 @@ use burn::{
     tensor::Tensor,
 };
 
-use crate::route::{self, GraphTensor};
+use crate::{
+    by_hand::ByHand,
+    route::{self, GraphTensor},
+    rows,
+};
 
 /// A backend with kernels for the operation.
 pub trait NormKernels: Backend {
@@ -64,8 +68,8 @@ fn in_graph<B: NormKernels>(
 
 /// RMS norm of the rows of `x [.., d]` with `weight [d]`.
 ///
-/// One operation where the backend has [`NormKernels`] and the weight is frozen; [`composed`]
-/// elsewhere.
+/// One operation where the backend has [`NormKernels`] and the weight is frozen; elsewhere put together from
+/// Burn's, with a backward that keeps x alone. [`composed`] with a weight that is trained.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f64) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if let Some(weight) = route::constant_f32(weight).filter(|_| route::is_ready(&x)) {
@@ -81,30 +85,30 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f64) 
             |x| in_graph::<Flex>(x, weight.clone(), epsilon),
         );
     }
-    composed(x, weight, epsilon)
+    match route::constant(weight) {
+        Some(weight) => in_steps(x, weight, epsilon),
+        None => composed(x, weight, epsilon),
+    }
 }
 
-/// The same by Burn's own operations.
+/// The same for a frozen `weight` outside any graph, on any device: [`rows::rms_norm`] with its gradient.
+pub fn in_steps<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    let norm = ByHand {
+        forward: |[x]: &[_; 1], (weight, epsilon)| rows::rms_norm(x.clone(), weight, *epsilon),
+        backward: |dy, [x], (weight, epsilon), _| {
+            [Some(rows::rms_norm_backward(
+                dy,
+                x.clone(),
+                weight,
+                *epsilon,
+            ))]
+        },
+    };
+    norm.run([x], (weight, epsilon))
+}
+
+/// The same by Burn's own operations, with Burn's own backward: the reference.
 pub fn composed<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f64) -> Tensor<D> {
     let mean = x.clone().square().mean_dim(D - 1);
     x / mean.add_scalar(epsilon).sqrt() * weight.clone().unsqueeze::<D>()
-}
-
-/// Gradient of `x` for `dy`, by Burn's own operations:
-///
-/// ```text
-/// dx = i · (w∘dy) − x · i³ · mean(w ∘ dy ∘ x)      i = 1 / √(mean(x²) + ε)
-/// ```
-pub(crate) fn backward<const D: usize>(
-    dy: Tensor<D>,
-    x: Tensor<D>,
-    weight: &Tensor<1>,
-    epsilon: f64,
-) -> Tensor<D> {
-    let mean = x.clone().square().mean_dim(D - 1);
-    let inverse = mean.add_scalar(epsilon).sqrt().recip();
-    let dy = dy * weight.clone().unsqueeze::<D>();
-    let pulled = (dy.clone() * x.clone()).mean_dim(D - 1);
-    let slope = pulled * inverse.clone().square() * inverse.clone();
-    dy * inverse - x * slope
 }

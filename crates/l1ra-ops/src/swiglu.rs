@@ -10,15 +10,13 @@ use burn::{
         },
         tensor::FloatTensor,
     },
-    tensor::{
-        FloatDType, Tensor,
-        activation::{sigmoid, silu},
-    },
+    tensor::{FloatDType, Tensor, activation::silu},
 };
 
 use crate::{
     by_hand::ByHand,
     route::{self, GraphTensor},
+    rows,
 };
 
 /// A backend with kernels for the operation.
@@ -69,40 +67,23 @@ pub fn swiglu<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
     in_steps(gate_up)
 }
 
-/// The same by Burn's own operations, on any device:
-///
-/// ```text
-/// d_up = dy ∘ silu(gate)      d_gate = dy ∘ up ∘ σ(gate) ∘ (1 + gate ∘ (1 − σ(gate)))
-/// ```
+/// The same on any device: [`rows::swiglu`] with its gradient.
 pub fn in_steps<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
     let swiglu = ByHand {
-        forward: |[gate_up], ()| composed(gate_up.clone()),
-        backward: |dy, [gate_up], (), _| [Some(backward(dy, gate_up))],
+        forward: |[gate_up]: &[Tensor<D>; 1], ()| {
+            rows::swiglu(gate_up.clone(), FloatDType::from(gate_up.dtype()))
+        },
+        backward: |dy, [gate_up], (), _| [Some(rows::swiglu_backward(dy, gate_up))],
     };
     swiglu.run([gate_up], ())
-}
-
-/// Gradient of `gate_up`, in its type, for `dy`; computed in f32.
-pub(crate) fn backward<const D: usize>(dy: Tensor<D>, gate_up: &Tensor<D>) -> Tensor<D> {
-    let given = FloatDType::from(gate_up.dtype());
-    let [gate, up] = halves(gate_up.clone().cast(FloatDType::F32));
-    let dy = dy.cast(FloatDType::F32);
-    let s = sigmoid(gate.clone());
-    let slope = s.clone() * (gate.clone() * (s.clone().neg() + 1.0) + 1.0);
-    let d_up = dy.clone() * gate * s;
-    Tensor::cat(vec![dy * up * slope, d_up], D - 1).cast(given)
-}
-
-/// Gate and up.
-fn halves<const D: usize>(gate_up: Tensor<D>) -> [Tensor<D>; 2] {
-    let d = gate_up.dims()[D - 1] / 2;
-    [0, d].map(|start| gate_up.clone().narrow(D - 1, start, d))
 }
 
 /// The same by Burn's own operations, with Burn's own backward: the reference. Computed in f32, given back in
 /// the input's type.
 pub fn composed<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
     let given = FloatDType::from(gate_up.dtype());
-    let [gate, up] = halves(gate_up.cast(FloatDType::F32));
+    let d = gate_up.dims()[D - 1] / 2;
+    let gate_up = gate_up.cast(FloatDType::F32);
+    let [gate, up] = [0, d].map(|start| gate_up.clone().narrow(D - 1, start, d));
     (silu(gate) * up).cast(given)
 }

@@ -12,9 +12,13 @@
 
 use std::ops::Range;
 
-use burn::tensor::{FloatDType, Tensor, activation::softmax};
+use burn::tensor::{FloatDType, Tensor};
 
-use crate::{by_hand::ByHand, linear::product};
+use crate::{
+    by_hand::ByHand,
+    linear::{product, product_within},
+    rows,
+};
 
 /// Scores that exist at once, unless a query alone has more: 128 MiB of f32.
 pub const SCORES: usize = 1 << 25;
@@ -101,23 +105,18 @@ impl Part {
         x.clone().narrow(2, 0, self.keys)
     }
 
-    /// `softmax(Q·Kᵀ + mask)` of rows of queries: `[batch, kv_heads, rows, keys]`.
-    fn weights(&self, rows: Tensor<4>, keys: Tensor<4>, heads: usize, given: &Given) -> Tensor<4> {
-        let scores = product(rows, keys.swap_dims(2, 3), given.dtype);
-        let Some(mask) = &given.mask else {
-            return softmax(scores, 3);
-        };
-        let shape = scores.dims();
-        let mask = self.queries_of(mask).narrow(3, 0, self.keys);
-        let scores = scores.reshape([shape[0], heads, self.queries.len(), self.keys]);
-        softmax(scores + mask, 3).reshape(shape)
+    /// `softmax(Q·Kᵀ + mask)` of rows of queries, in the type of products: `[batch, kv_heads, rows, keys]`.
+    fn weights(&self, rows: Tensor<4>, keys: Tensor<4>, given: &Given) -> Tensor<4> {
+        let scores = product_within(rows, keys.swap_dims(2, 3), given.dtype);
+        let of_part = |mask| self.queries_of(mask).narrow(3, 0, self.keys);
+        rows::masked_softmax(scores, given.mask.as_ref().map(of_part).as_ref())
     }
 }
 
 fn forward([q, k, v]: &[Tensor<4>; 3], given: &Given) -> Tensor<4> {
     let ([batch, heads, _, d], kv_heads) = (q.dims(), k.dims()[1]);
     let attend = |part: &Part| {
-        let weights = part.weights(part.rows(q, kv_heads), part.seen(k), heads, given);
+        let weights = part.weights(part.rows(q, kv_heads), part.seen(k), given);
         let y = product(weights, part.seen(v), given.dtype);
         let y = y.reshape([batch, heads, part.queries.len(), d]);
         y.cast(FloatDType::from(q.dtype()))
@@ -139,11 +138,10 @@ fn backward(
     for part in parts(q, k, given).iter().rev() {
         let of = |x: &Tensor<4>| part.rows(x, kv_heads);
         let (rows, dy) = (of(q), of(&dy));
-        let p = part.weights(rows.clone(), part.seen(k), heads, given);
+        let p = part.weights(rows.clone(), part.seen(k), given);
         let dv = product(p.clone().swap_dims(2, 3), dy.clone(), given.dtype);
-        let dp = product(dy, part.seen(v).swap_dims(2, 3), given.dtype);
-        let pulled = (p.clone() * dp.clone()).sum_dim(3);
-        let ds = p * (dp - pulled);
+        let dp = product_within(dy, part.seen(v).swap_dims(2, 3), given.dtype);
+        let ds = rows::softmax_backward(p, dp);
         let dk = product(ds.clone().swap_dims(2, 3), rows, given.dtype);
         let pushed = product(ds, part.seen(k), given.dtype);
         dq.push(pushed.reshape([batch, heads, part.queries.len(), d]));

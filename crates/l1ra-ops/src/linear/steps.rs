@@ -3,7 +3,7 @@
 use burn::tensor::{FloatDType, Tensor};
 
 use super::{Linear, Products, Prologue, low_rank, product, product_type};
-use crate::{by_hand::ByHand, norm, route, swiglu};
+use crate::{by_hand::ByHand, norm, route, rows, swiglu};
 
 /// The layers' outputs side by side, by Burn's own operations, with the backward of [this module's
 /// formulas](super). It keeps what goes in, and makes the rest again: what the prologue gives, and every `h`.
@@ -139,7 +139,7 @@ fn by_hand<const N: usize>(x: Tensor<2>, layers: &[Linear], given: Given) -> Ten
 impl Given {
     /// What the prologue makes of `x`, in f32.
     fn input(&self, x: &Tensor<2>) -> Tensor<2> {
-        self.prologue.composed(x.clone().cast(FloatDType::F32))
+        self.prologue.forward(x.clone())
     }
 
     fn adapters(&self, inputs: &[Tensor<2>]) -> Vec<Option<Adapter>> {
@@ -153,7 +153,18 @@ impl Given {
 }
 
 impl Prologue {
-    /// By Burn's own operations.
+    /// In f32, with a gradient of [`backward`](Self::backward).
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Nothing => x.cast(FloatDType::F32),
+            Self::Norm(weight, epsilon) => {
+                rows::rms_norm(x.cast(FloatDType::F32), weight, *epsilon)
+            }
+            Self::Swiglu => rows::swiglu(x, FloatDType::F32),
+        }
+    }
+
+    /// By Burn's own operations, with Burn's own backward.
     fn composed(&self, x: Tensor<2>) -> Tensor<2> {
         match self {
             Self::Nothing => x,
@@ -169,9 +180,9 @@ impl Prologue {
             Self::Nothing => dy.cast(given),
             Self::Norm(weight, epsilon) => {
                 let x = x.clone().cast(FloatDType::F32);
-                norm::backward(dy, x, weight, *epsilon).cast(given)
+                rows::rms_norm_backward(dy, x, weight, *epsilon).cast(given)
             }
-            Self::Swiglu => swiglu::backward(dy, x),
+            Self::Swiglu => rows::swiglu_backward(dy, x),
         }
     }
 }

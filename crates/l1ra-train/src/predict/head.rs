@@ -2,9 +2,10 @@
 //!
 //! With a frozen head the loss of `l1ra_ops::loss` makes logits of a part at a time, and the gradient of the
 //! hidden states `[T, hidden]` beside them. On `flex` a part is one array of [`PART_ROWS`] rows and
-//! [`PART_COLUMNS`] words in f32, at most; elsewhere, where it is put together from Burn's own operations, it
-//! is [`CHUNK`] rows: the logits less their maximum and the exponential or the log-probabilities, and one more
-//! with a gradient.
+//! [`PART_COLUMNS`] words in f32, at most. On a GPU it is [`CHUNK`] rows in the type of products, whose gradient
+//! takes their place. On another CPU backend, where it is put together from Burn's own operations, it is
+//! [`CHUNK`] rows in f32: the logits less their maximum and the exponential or the log-probabilities, and one
+//! more with a gradient.
 //!
 //! A head with an adapter has all logits at once, for `T` targets arrays of `[T, V]`: two in the forward,
 //! and three in the backward.
@@ -56,12 +57,16 @@ fn peak(workload: &Workload, batch: &MicroBatch, copies: u64) -> u64 {
     let frozen = workload.rank("lm_head") == 0;
     let rows = if frozen { CHUNK } else { usize::MAX };
     let rows = batch.targets.min(rows);
-    let logits = F32 * rows as u64 * workload.config.vocab_size as u64;
     let gradient = if frozen && copies == BACKWARD_COPIES {
         2
     } else {
         1
     };
+    let logits = (rows * workload.config.vocab_size) as u64;
+    if frozen && workload.home == Home::Gpu {
+        return workload.product_bytes() * logits + gradient * picked(workload, batch);
+    }
+    let logits = F32 * logits;
     (copies * logits).max(conversion(workload, logits)) + gradient * picked(workload, batch)
 }
 

@@ -267,10 +267,16 @@ impl<'a> Base<'a> {
             return F32 * stream + 4 * self.workload.activation_bytes() * inner;
         }
         let mlp = stream + GATE_COPIES * inner;
-        // Probabilities, their gradient and that of the scores; then those of queries, keys and values.
+        // Probabilities, their gradient and that of the scores, the last two in one place on a GPU; then those
+        // of queries, keys and values.
+        let scores = self.scores(batch)
+            * match self.workload.home {
+                Home::Gpu => 2 * self.workload.product_bytes(),
+                Home::Flex | Home::OtherCpu => 3 * F32,
+            };
         let heads = config.num_attention_heads + 2 * config.num_key_value_heads;
         let found = tokens * (heads * config.head_dim) as u64;
-        let attention = F32 * (stream + 3 * self.scores(batch) + found);
+        let attention = F32 * (stream + found) + scores;
         let attention = attention.saturating_sub(last.mlp);
         (F32 * mlp).max(attention) + self.conversion(batch)
     }
@@ -298,16 +304,19 @@ impl<'a> Base<'a> {
         let tokens = batch.positions() as u64;
         let scores = match self.workload.home {
             Home::Flex => 0, // Of a few queries at a time.
-            Home::OtherCpu | Home::Gpu => self.scores(batch),
+            // Scores and their softmax, in one place on a GPU.
+            Home::Gpu => self.workload.product_bytes() * self.scores(batch),
+            Home::OtherCpu => 2 * F32 * self.scores(batch),
         };
         let (hidden, inner) = (config.hidden_size as u64, config.intermediate_size as u64);
-        // Scores and their softmax, or the MLP's three arrays, beside the residual stream.
-        let working = F32 * (3 * tokens * hidden + (2 * scores).max(3 * tokens * inner));
+        // Scores, or the MLP's three arrays, beside the residual stream.
+        let working = F32 * 3 * tokens * hidden + scores.max(F32 * 3 * tokens * inner);
         let working = working + self.conversion(batch);
         let logits = head::forward(self.workload, batch);
+        let beside = self.workload.side_by_side();
         let extra = Extra {
-            activations: self.shared(batch, false) + working.saturating_sub(logits),
-            logits,
+            activations: beside * (self.shared(batch, false) + working.saturating_sub(logits)),
+            logits: beside * logits,
             ..Extra::default()
         };
         self.with(Phase::Evaluation, *batch, extra)

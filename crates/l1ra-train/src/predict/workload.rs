@@ -201,6 +201,11 @@ impl Workload {
         kept.size() as u64
     }
 
+    /// Bytes of a product of matrices on a device that gives it back in the type of its factors.
+    pub(crate) fn product_bytes(&self) -> u64 {
+        bytes_of(self.base())
+    }
+
     /// The type of activations within a block.
     pub(crate) fn activation_type(&self) -> FloatDType {
         self.activations.of_base(self.base())

@@ -20,7 +20,13 @@ fn two_copies_forward_and_three_backward() {
     let plain = [2 * LOGITS + PICKED, 3 * LOGITS + 2 * PICKED];
     assert_eq!(stored(Storage::F32, Home::OtherCpu), plain);
     assert_eq!(stored(Storage::F16, Home::OtherCpu), plain);
-    assert_eq!(stored(Storage::BF16, Home::Gpu), plain);
+}
+
+#[test]
+fn one_copy_in_the_type_of_products_on_a_gpu() {
+    let of = |logits| [logits + PICKED, logits + 2 * PICKED];
+    assert_eq!(stored(Storage::F32, Home::Gpu), of(LOGITS));
+    assert_eq!(stored(Storage::BF16, Home::Gpu), of(LOGITS / 2));
 }
 
 #[test]
@@ -51,11 +57,17 @@ fn a_frozen_head_makes_a_part_of_the_logits() {
     let picked = F32 * 4080 * 64;
     assert_eq!(forward(&workload("all-linear"), &many), part + picked);
     let elsewhere = Workload {
-        home: Home::Gpu,
+        home: Home::OtherCpu,
         ..workload("all-linear")
     };
     assert_eq!(forward(&elsewhere, &many), 2 * chunk + picked);
     assert_eq!(backward(&elsewhere, &many), 3 * chunk + 2 * picked);
+    let gpu = Workload {
+        home: Home::Gpu,
+        ..elsewhere
+    };
+    assert_eq!(forward(&gpu, &many), chunk + picked);
+    assert_eq!(backward(&gpu, &many), chunk + 2 * picked);
 }
 
 #[test]

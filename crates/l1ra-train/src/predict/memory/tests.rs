@@ -72,7 +72,7 @@ fn training_is_the_sum_of_its_parts() {
     assert_eq!(training.adapters, ADAPTERS);
     assert_eq!(training.optimizer, 2 * ADAPTERS);
     assert_eq!(training.gradients, 0);
-    assert_eq!(training.logits, 3 * 10_240 + 2 * 2_560);
+    assert_eq!(training.logits, 10_240 + 2 * 2_560);
     // The last layer's backward, which comes after the head's, needs more.
     let layer = 4 * (2 * 16 * 64 + 6 * 16 * 128);
     let more = layer - training.logits;
@@ -149,7 +149,7 @@ fn devices_of_one_cpu_share_its_memory() {
 fn evaluation_keeps_one_layer_and_no_optimizer_step() {
     let workload = on_gpu();
     let evaluation = Base::of(&workload).evaluation(&batch());
-    let (logits, working) = (2 * 10_240 + 2_560, 4 * (3 * 1024 + 3 * 2048));
+    let (logits, working) = (10_240 + 2_560, 4 * (3 * 1024 + 3 * 2048));
     assert_eq!(evaluation.logits, logits);
     assert_eq!(evaluation.activations, SHARED + working - logits);
     assert_eq!(evaluation.other, 0);
@@ -248,8 +248,8 @@ fn it_is_said_line_by_line() {
       weights       427 kB
       adapters       33 kB
       optimizer      66 kB
-      activations   100 kB
-      logits         36 kB
+      activations   120 kB
+      logits         15 kB
       other         130 kB
       up to 23 kB more if ranks move to the widest layers
       memory of the GPU; checked on flex only, not on a GPU
