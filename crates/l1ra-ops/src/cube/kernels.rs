@@ -1,44 +1,88 @@
-//! The kernels: a cube of units does one row of a contiguous array, the units stride over its columns, and what
-//! they found is put together in shared memory. Values are read in the array's type and computed in f32.
+//! The kernels: some units do one row of a contiguous array. They stride over its columns, and what they found is
+//! put together in shared memory. Values are read in the array's type and computed in f32.
+//!
+//! A cube does several rows where they are short. All of its units meet at every barrier, those without a row as
+//! well: they do the last one again and write nothing.
 
 use burn_cubecl::cubecl;
 use cubecl::prelude::*;
 
-/// The sum of all units' parts, for each of them.
-#[cube]
-fn sum_of_units(part: f32, room: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
-    let unit = UNIT_POS as usize;
-    // Whoever still reads the former sum.
-    sync_cube();
-    room[unit] = part;
-    sync_cube();
-    let mut half = units.runtime() / 2;
-    while half > 0 {
-        if unit < half {
-            room[unit] = room[unit] + room[unit + half];
-        }
-        half /= 2;
-        sync_cube();
-    }
-    room[0]
+/// Parts that every unit adds up by itself; with more of them, they are halved down to these.
+const PARTS: usize = 32;
+
+/// Where a unit works.
+#[derive(CubeType)]
+struct Place {
+    /// Its first element in the array.
+    first: usize,
+    /// The end of its row.
+    end: usize,
+    /// Its row.
+    row: usize,
+    /// Whether there is such a row.
+    inside: bool,
 }
 
-/// The largest of all units' parts, for each of them.
 #[cube]
-fn most_of_units(part: f32, room: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
-    let unit = UNIT_POS as usize;
+impl Place {
+    /// The place of this unit among rows of `columns`.
+    fn new(rows: usize, columns: usize) -> Place {
+        let row = CUBE_POS * CUBE_DIM_Y as usize + UNIT_POS_Y as usize;
+        let inside = row < rows;
+        let row = min(row, rows - 1);
+        let start = row * columns;
+        Place {
+            first: start + UNIT_POS_X as usize,
+            end: start + columns,
+            row,
+            inside,
+        }
+    }
+}
+
+/// The sum of the parts of all units of a row, for each of them.
+#[cube]
+fn sum_of_units(part: f32, room: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+    let (unit, base) = (UNIT_POS_X as usize, UNIT_POS_Y as usize * units);
+    // Whoever still reads what was there before.
     sync_cube();
-    room[unit] = part;
+    room[base + unit] = part;
     sync_cube();
     let mut half = units.runtime() / 2;
-    while half > 0 {
+    while half >= PARTS {
         if unit < half {
-            room[unit] = max(room[unit], room[unit + half]);
+            room[base + unit] = room[base + unit] + room[base + unit + half];
         }
         half /= 2;
         sync_cube();
     }
-    room[0]
+    let mut sum = room[base];
+    for i in 1..comptime!(if units < PARTS { units } else { PARTS }) {
+        sum += room[base + i];
+    }
+    sum
+}
+
+/// The largest of the parts of all units of a row, for each of them.
+#[cube]
+fn most_of_units(part: f32, room: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+    let (unit, base) = (UNIT_POS_X as usize, UNIT_POS_Y as usize * units);
+    sync_cube();
+    room[base + unit] = part;
+    sync_cube();
+    let mut half = units.runtime() / 2;
+    while half >= PARTS {
+        if unit < half {
+            room[base + unit] = max(room[base + unit], room[base + unit + half]);
+        }
+        half /= 2;
+        sync_cube();
+    }
+    let mut most = room[base];
+    for i in 1..comptime!(if units < PARTS { units } else { PARTS }) {
+        most = max(most, room[base + i]);
+    }
+    most
 }
 
 /// `σ(x)`.
@@ -54,26 +98,28 @@ pub(super) fn rms_norm(
     y: &mut Tensor<f32>,
     epsilon: f32,
     #[comptime] units: usize,
+    #[comptime] rows_of_a_cube: usize,
 ) {
-    let (row, columns) = (CUBE_POS, weight.len());
-    if row >= x.len() / columns {
-        terminate!();
-    }
-    let mut room = Shared::new_slice(units);
-    let first = row * columns;
+    let columns = weight.len();
+    let place = Place::new(x.len() / columns, columns);
+    let mut room = Shared::new_slice(units * rows_of_a_cube);
     let mut squares = 0.0;
-    let mut at = UNIT_POS as usize;
-    while at < columns {
-        let value = x[first + at];
+    let mut at = place.first;
+    while at < place.end {
+        let value = x[at];
         squares += value * value;
         at += units;
     }
     let squares = sum_of_units(squares, &mut room, units);
     let inverse = 1.0 / (squares / f32::cast_from(columns as u32) + epsilon).sqrt();
-    let mut at = UNIT_POS as usize;
-    while at < columns {
-        y[first + at] = x[first + at] * inverse * weight[at];
-        at += units;
+    if place.inside {
+        let mut at = place.first;
+        let mut column = UNIT_POS_X as usize;
+        while at < place.end {
+            y[at] = x[at] * inverse * weight[column];
+            at += units;
+            column += units;
+        }
     }
 }
 
@@ -85,32 +131,36 @@ pub(super) fn rms_norm_backward(
     dx: &mut Tensor<f32>,
     epsilon: f32,
     #[comptime] units: usize,
+    #[comptime] rows_of_a_cube: usize,
 ) {
-    let (row, columns) = (CUBE_POS, weight.len());
-    if row >= x.len() / columns {
-        terminate!();
-    }
-    let mut room = Shared::new_slice(units);
-    let first = row * columns;
+    let columns = weight.len();
+    let place = Place::new(x.len() / columns, columns);
+    let mut room = Shared::new_slice(units * rows_of_a_cube);
     let mut squares = 0.0;
     let mut pulled = 0.0;
-    let mut at = UNIT_POS as usize;
-    while at < columns {
-        let value = x[first + at];
+    let mut at = place.first;
+    let mut column = UNIT_POS_X as usize;
+    while at < place.end {
+        let value = x[at];
         squares += value * value;
-        pulled += dy[first + at] * weight[at] * value;
+        pulled += dy[at] * weight[column] * value;
         at += units;
+        column += units;
     }
     let n = f32::cast_from(columns as u32);
     let squares = sum_of_units(squares, &mut room, units);
     let pulled = sum_of_units(pulled, &mut room, units) / n;
     let inverse = 1.0 / (squares / n + epsilon).sqrt();
     let slope = pulled * inverse * inverse * inverse;
-    let mut at = UNIT_POS as usize;
-    while at < columns {
-        let d = dy[first + at] * weight[at] * inverse - x[first + at] * slope;
-        dx[first + at] = d;
-        at += units;
+    if place.inside {
+        let mut at = place.first;
+        let mut column = UNIT_POS_X as usize;
+        while at < place.end {
+            let d = dy[at] * weight[column] * inverse - x[at] * slope;
+            dx[at] = d;
+            at += units;
+            column += units;
+        }
     }
 }
 
@@ -162,39 +212,47 @@ pub(super) fn masked_softmax<E: Float>(
     columns: u32,
     rows_of_a_mask: u32,
     #[comptime] units: usize,
+    #[comptime] rows_of_a_cube: usize,
     #[define(E)] _type: ElemType,
 ) {
-    let (row, columns) = (CUBE_POS, columns as usize);
-    if row >= scores.len() / columns {
-        terminate!();
-    }
-    let mut batch = row / rows_of_a_mask as usize;
+    let columns = columns as usize;
+    let place = Place::new(scores.len() / columns, columns);
+    let mut batch = place.row / rows_of_a_mask as usize;
     if mask.shape(0) == 1 {
         batch = 0;
     }
-    let masked = batch * mask.stride(0) + row % mask.shape(2) * mask.stride(2);
     let step = mask.stride(3);
-    let mut room = Shared::new_slice(units);
-    let first = row * columns;
+    let row_of_mask = batch * mask.stride(0) + place.row % mask.shape(2) * mask.stride(2);
+    let masked = row_of_mask + UNIT_POS_X as usize * step;
+    let mut room = Shared::new_slice(units * rows_of_a_cube);
     // −∞ in the mask is below this, and e to its power is 0 against any score.
-    let lowest = f32::min_value();
-    let mut most = lowest;
-    let mut sum = 0.0;
-    let mut at = UNIT_POS as usize;
-    while at < columns {
-        let score = f32::cast_from(scores[first + at]) + mask[masked + at * step];
-        let former = most;
-        most = max(most, score);
-        sum = sum * (former - most).exp() + (score - most).exp();
+    let mut most = f32::min_value();
+    let mut at = place.first;
+    let mut mask_at = masked;
+    while at < place.end {
+        most = max(most, f32::cast_from(scores[at]) + mask[mask_at]);
         at += units;
+        mask_at += units * step;
     }
-    let highest = most_of_units(most, &mut room, units);
-    let sum = sum_of_units(sum * (most - highest).exp(), &mut room, units);
-    let mut at = UNIT_POS as usize;
-    while at < columns {
-        let score = f32::cast_from(scores[first + at]) + mask[masked + at * step];
-        p[first + at] = E::cast_from((score - highest).exp() / sum);
+    let most = most_of_units(most, &mut room, units);
+    let mut sum = 0.0;
+    let mut at = place.first;
+    let mut mask_at = masked;
+    while at < place.end {
+        sum += (f32::cast_from(scores[at]) + mask[mask_at] - most).exp();
         at += units;
+        mask_at += units * step;
+    }
+    let share = 1.0 / sum_of_units(sum, &mut room, units);
+    if place.inside {
+        let mut at = place.first;
+        let mut mask_at = masked;
+        while at < place.end {
+            let power = (f32::cast_from(scores[at]) + mask[mask_at] - most).exp();
+            p[at] = E::cast_from(power * share);
+            at += units;
+            mask_at += units * step;
+        }
     }
 }
 
@@ -205,26 +263,26 @@ pub(super) fn softmax_backward<E: Float>(
     ds: &mut Tensor<E>,
     columns: u32,
     #[comptime] units: usize,
+    #[comptime] rows_of_a_cube: usize,
     #[define(E)] _type: ElemType,
 ) {
-    let (row, columns) = (CUBE_POS, columns as usize);
-    if row >= p.len() / columns {
-        terminate!();
-    }
-    let mut room = Shared::new_slice(units);
-    let first = row * columns;
+    let columns = columns as usize;
+    let place = Place::new(p.len() / columns, columns);
+    let mut room = Shared::new_slice(units * rows_of_a_cube);
     let mut pulled = 0.0;
-    let mut at = UNIT_POS as usize;
-    while at < columns {
-        pulled += f32::cast_from(p[first + at]) * f32::cast_from(dp[first + at]);
+    let mut at = place.first;
+    while at < place.end {
+        pulled += f32::cast_from(p[at]) * f32::cast_from(dp[at]);
         at += units;
     }
     let pulled = sum_of_units(pulled, &mut room, units);
-    let mut at = UNIT_POS as usize;
-    while at < columns {
-        let slope = f32::cast_from(dp[first + at]) - pulled;
-        ds[first + at] = E::cast_from(f32::cast_from(p[first + at]) * slope);
-        at += units;
+    if place.inside {
+        let mut at = place.first;
+        while at < place.end {
+            let slope = f32::cast_from(dp[at]) - pulled;
+            ds[at] = E::cast_from(f32::cast_from(p[at]) * slope);
+            at += units;
+        }
     }
 }
 
@@ -237,22 +295,21 @@ pub(super) fn cross_entropy<E: Float, I: Int>(
     columns: u32,
     #[comptime] slope: bool,
     #[comptime] units: usize,
+    #[comptime] rows_of_a_cube: usize,
     #[define(E, I)] _types: [ElemType; 2],
 ) {
-    let (row, columns) = (CUBE_POS, columns as usize);
-    if row >= losses.len() {
-        terminate!();
-    }
-    let mut room = Shared::new_slice(units);
-    let first = row * columns;
-    let target = u32::cast_from(targets[row]) as usize;
+    let columns = columns as usize;
+    let place = Place::new(losses.len(), columns);
+    let mut room = Shared::new_slice(units * rows_of_a_cube);
+    let target = place.end - columns + u32::cast_from(targets[place.row]) as usize;
     // Read before any unit writes slopes, which may lie where the logits do.
-    let picked = f32::cast_from(logits[first + target]);
+    let picked = f32::cast_from(logits[target]);
+    // The row is long: the largest and the sum in one go over it.
     let mut most = f32::min_value();
     let mut sum = 0.0;
-    let mut at = UNIT_POS as usize;
-    while at < columns {
-        let value = f32::cast_from(logits[first + at]);
+    let mut at = place.first;
+    while at < place.end {
+        let value = f32::cast_from(logits[at]);
         let former = most;
         most = max(most, value);
         sum = sum * (former - most).exp() + (value - most).exp();
@@ -260,18 +317,18 @@ pub(super) fn cross_entropy<E: Float, I: Int>(
     }
     let highest = most_of_units(most, &mut room, units);
     let sum = sum_of_units(sum * (most - highest).exp(), &mut room, units);
-    if UNIT_POS == 0 {
-        losses[row] = highest + sum.ln() - picked;
+    if place.inside && UNIT_POS_X == 0 {
+        losses[place.row] = highest + sum.ln() - picked;
     }
-    if slope {
-        let mut at = UNIT_POS as usize;
-        while at < columns {
-            let value = f32::cast_from(logits[first + at]);
-            let mut d = (value - highest).exp() / sum;
+    if slope && place.inside {
+        let share = 1.0 / sum;
+        let mut at = place.first;
+        while at < place.end {
+            let mut d = (f32::cast_from(logits[at]) - highest).exp() * share;
             if at == target {
                 d -= 1.0;
             }
-            slopes[first + at] = E::cast_from(d);
+            slopes[at] = E::cast_from(d);
             at += units;
         }
     }

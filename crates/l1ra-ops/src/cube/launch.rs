@@ -16,33 +16,42 @@ use super::{half_as_wide, kernels};
 
 /// Cubes along one axis, at most: what WebGPU promises.
 const CUBES: usize = 65_535;
-/// Units of a cube, at most: what WebGPU promises.
-const UNITS: usize = 256;
-/// Columns that a unit does before another unit is worth it.
-const COLUMNS_OF_A_UNIT: usize = 4;
+/// Units of a short row, each of which adds up what the others found.
+const FEW: usize = 32;
+/// Columns of a short row, at most.
+const SHORT: usize = 2048;
+/// Units of a long row, at most what WebGPU promises for a cube.
+const MANY: usize = 256;
+/// Units of a cube whose rows are short.
+const CUBE: usize = 128;
 
 /// How rows are dealt out.
 struct Rows {
     cubes: CubeCount,
     units: usize,
+    of_a_cube: usize,
 }
 
 impl Rows {
     /// For the rows of a contiguous array with `columns`.
     fn of(x: &CubeTensor, columns: usize) -> Self {
-        let rows = x.meta.num_elements() / columns;
-        let wide = rows.clamp(1, CUBES);
         let most = x.client.properties().hardware.max_units_per_cube as usize;
-        let units = columns.div_ceil(COLUMNS_OF_A_UNIT).next_power_of_two();
+        // Powers of two, as sums are halved.
+        let most = 1 << most.max(1).ilog2();
+        let units = if columns > SHORT { MANY } else { FEW }.min(most);
+        let of_a_cube = (CUBE.min(most) / units).max(1);
+        let rows = x.meta.num_elements() / columns;
+        let cubes = rows.div_ceil(of_a_cube);
+        let wide = cubes.clamp(1, CUBES);
         Self {
-            cubes: CubeCount::Static(wide as u32, rows.div_ceil(wide) as u32, 1),
-            // A power of two, as the tree of a sum halves it.
-            units: units.clamp(32, UNITS).min(1 << most.max(1).ilog2()),
+            cubes: CubeCount::Static(wide as u32, cubes.div_ceil(wide) as u32, 1),
+            units,
+            of_a_cube,
         }
     }
 
     fn dim(&self) -> CubeDim {
-        CubeDim::new_1d(self.units as u32)
+        CubeDim::new_2d(self.units as u32, self.of_a_cube as u32)
     }
 }
 
@@ -83,6 +92,7 @@ pub(super) fn rms_norm(x: CubeTensor, weight: CubeTensor, epsilon: f32) -> CubeT
         place,
         epsilon,
         rows.units,
+        rows.of_a_cube,
     );
     y
 }
@@ -107,6 +117,7 @@ pub(super) fn rms_norm_backward(
         place,
         epsilon,
         rows.units,
+        rows.of_a_cube,
     );
     dx
 }
@@ -169,6 +180,7 @@ pub(super) fn masked_softmax(scores: CubeTensor, mask: CubeTensor) -> CubeTensor
         wide as u32,
         rows_of_a_mask as u32,
         rows.units,
+        rows.of_a_cube,
         elements,
     );
     p
@@ -189,6 +201,7 @@ pub(super) fn softmax_backward(p: CubeTensor, dp: CubeTensor) -> CubeTensor {
         place,
         wide as u32,
         rows.units,
+        rows.of_a_cube,
         elements,
     );
     ds
@@ -223,6 +236,7 @@ pub(super) fn cross_entropy(
         wide as u32,
         slope,
         rows.units,
+        rows.of_a_cube,
         types,
     );
     (losses, slopes)
