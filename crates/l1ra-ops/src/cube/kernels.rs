@@ -51,7 +51,7 @@ fn sum_of_units(part: f32, room: &mut Shared<[f32]>, #[comptime] units: usize) -
     let mut half = units.runtime() / 2;
     while half >= PARTS {
         if unit < half {
-            room[base + unit] = room[base + unit] + room[base + unit + half];
+            room[base + unit] += room[base + unit + half];
         }
         half /= 2;
         sync_cube();
