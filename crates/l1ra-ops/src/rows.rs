@@ -1,7 +1,7 @@
 //! What is done to each row of an array on its own, outside of any graph: norm, gate, softmax and cross-entropy
 //! with their gradients.
 //!
-//! On GPUs (feature `cube`) each is one kernel of ours, which reads the array once or twice and writes it once,
+//! On GPUs (feature `cube`) each is one kernel of ours, which reads the array up to three times and writes it once,
 //! where it lies if nobody else holds it. Elsewhere, and in a graph, it is a composition of Burn's operations.
 //! Both compute in f32 and round once.
 //!
@@ -9,8 +9,10 @@
 
 use burn::tensor::{
     FloatDType, IndexingUpdateOp, Int, Tensor,
-    activation::{log_softmax, sigmoid, silu, softmax},
+    activation::{log_softmax, sigmoid, softmax},
 };
+
+use crate::{norm, swiglu};
 
 #[cfg(feature = "cube")]
 use crate::cube::RowKernels;
@@ -52,8 +54,7 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f64) 
             epsilon as f32,
         ));
     }
-    let mean = x.clone().square().mean_dim(D - 1);
-    x / mean.add_scalar(epsilon).sqrt() * weight.clone().unsqueeze::<D>()
+    norm::composed(x, weight, epsilon)
 }
 
 /// Gradient of `x` for `dy`, both in one type:
@@ -92,8 +93,7 @@ pub fn swiglu<const D: usize>(gate_up: Tensor<D>, dtype: FloatDType) -> Tensor<D
         let gate_up = gate_up.into_dispatch();
         return Tensor::from_dispatch(<Dispatch as RowKernels>::swiglu(gate_up, dtype));
     }
-    let [gate, up] = halves(gate_up.cast(FloatDType::F32));
-    (silu(gate) * up).cast(dtype)
+    swiglu::composed(gate_up.cast(FloatDType::F32)).cast(dtype)
 }
 
 /// Gradient of `gate_up`, in its type, for `dy` of any:
@@ -109,18 +109,12 @@ pub fn swiglu_backward<const D: usize>(dy: Tensor<D>, gate_up: &Tensor<D>) -> Te
         return Tensor::from_dispatch(<Dispatch as RowKernels>::swiglu_backward(dy, gate_up));
     }
     let given = FloatDType::from(gate_up.dtype());
-    let [gate, up] = halves(gate_up.clone().cast(FloatDType::F32));
+    let [gate, up] = swiglu::halves(gate_up.clone().cast(FloatDType::F32));
     let dy = dy.cast(FloatDType::F32);
     let s = sigmoid(gate.clone());
     let slope = s.clone() * (gate.clone() * (s.clone().neg() + 1.0) + 1.0);
     let d_up = dy.clone() * gate * s;
     Tensor::cat(vec![dy * up * slope, d_up], D - 1).cast(given)
-}
-
-/// Gate and up.
-fn halves<const D: usize>(gate_up: Tensor<D>) -> [Tensor<D>; 2] {
-    let d = gate_up.dims()[D - 1] / 2;
-    [0, d].map(|start| gate_up.clone().narrow(D - 1, start, d))
 }
 
 /// `softmax(scores + mask)` in the type of `scores [batch, kv_heads, rows, keys]`.

@@ -82,8 +82,12 @@ pub fn in_steps<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
 /// the input's type.
 pub fn composed<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
     let given = FloatDType::from(gate_up.dtype());
-    let d = gate_up.dims()[D - 1] / 2;
-    let gate_up = gate_up.cast(FloatDType::F32);
-    let [gate, up] = [0, d].map(|start| gate_up.clone().narrow(D - 1, start, d));
+    let [gate, up] = halves(gate_up.cast(FloatDType::F32));
     (silu(gate) * up).cast(given)
+}
+
+/// Gate and up.
+pub(crate) fn halves<const D: usize>(gate_up: Tensor<D>) -> [Tensor<D>; 2] {
+    let d = gate_up.dims()[D - 1] / 2;
+    [0, d].map(|start| gate_up.clone().narrow(D - 1, start, d))
 }
