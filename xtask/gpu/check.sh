@@ -71,6 +71,7 @@ fi
 cd "$repository" || exit 1
 
 
+# The list for people goes to its errors.
 part devices 60 "$here/l1ra" devices --json
 for device in "${devices[@]}"; do
     for test in "$here"/tests/*; do
@@ -90,7 +91,7 @@ part "${devices[0]}-kernels" 60 "$here/rows" "${devices[0]}"
 
 # Speed: ours and PyTorch's in turn, on the first device, in bf16 if it has that.
 dtype=f32
-"$here/l1ra" devices 2>/dev/null | grep -E "^${devices[0]}(:0)? .*\bbf16\b" >/dev/null && dtype=bf16
+grep -E "^${devices[0]}(:0)? .*\bbf16\b" "$out/devices.err.txt" >/dev/null && dtype=bf16
 speed() { # NAME MODEL SEQ BATCH
     local name=$1 what=$2 sizes=(--seq "$3" --batch "$4" --dtype "$dtype" --steps 10 --warmup 3)
     if [ -n "$python" ]; then

@@ -69,3 +69,23 @@ pub(crate) fn constant<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<D>> 
 pub(crate) fn constant_f32<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<D>> {
     constant(tensor).filter(|tensor| tensor.dtype() == DType::F32)
 }
+
+/// Whether a kernel for rows can take the tensors: on a GPU, out of any graph, not empty, and not longer than 32 bits count.
+#[cfg(feature = "cube")]
+pub(crate) fn on_gpu<const D: usize>(tensors: &[&Tensor<D>]) -> bool {
+    use burn::backend::DispatchDevice;
+    tensors.iter().all(|tensor| {
+        let known = matches!(tensor.dtype(), DType::F32 | DType::BF16 | DType::F16);
+        let values = tensor.dims().iter().product::<usize>();
+        let counted = (1..u32::MAX as usize).contains(&values);
+        let cube = matches!(tensor.device().as_dispatch(), DispatchDevice::Cube(_));
+        known && counted && cube && !tensor.is_autodiff()
+    })
+}
+
+/// Whether a kernel for rows that takes f32 alone can take the tensors.
+#[cfg(feature = "cube")]
+pub(crate) fn on_gpu_in_f32<const D: usize>(tensors: &[&Tensor<D>]) -> bool {
+    let single = |tensor: &&Tensor<D>| tensor.dtype() == DType::F32;
+    tensors.iter().all(single) && on_gpu(tensors)
+}

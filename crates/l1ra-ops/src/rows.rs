@@ -15,29 +15,12 @@ use burn::tensor::{
 use crate::{norm, swiglu};
 
 #[cfg(feature = "cube")]
-use crate::cube::RowKernels;
+use crate::{
+    cube::RowKernels,
+    route::{on_gpu, on_gpu_in_f32},
+};
 #[cfg(feature = "cube")]
 use burn::backend::Dispatch;
-
-/// Whether a kernel can take the tensors: on a GPU, out of any graph, not empty, and not longer than 32 bits count.
-#[cfg(feature = "cube")]
-fn on_gpu<const D: usize>(tensors: &[&Tensor<D>]) -> bool {
-    use burn::{backend::DispatchDevice, tensor::DType};
-    tensors.iter().all(|tensor| {
-        let known = matches!(tensor.dtype(), DType::F32 | DType::BF16 | DType::F16);
-        let values = tensor.dims().iter().product::<usize>();
-        let counted = (1..u32::MAX as usize).contains(&values);
-        let cube = matches!(tensor.device().as_dispatch(), DispatchDevice::Cube(_));
-        known && counted && cube && !tensor.is_autodiff()
-    })
-}
-
-/// Whether a kernel that takes f32 alone can take the tensors.
-#[cfg(feature = "cube")]
-fn on_gpu_in_f32<const D: usize>(tensors: &[&Tensor<D>]) -> bool {
-    let single = |tensor: &&Tensor<D>| FloatDType::from(tensor.dtype()) == FloatDType::F32;
-    tensors.iter().all(single) && on_gpu(tensors)
-}
 
 /// RMS norm of the rows of `x [.., d]` with `weight [d]`, in the type of `x`:
 ///

@@ -6,7 +6,7 @@
 use std::process::{Command, ExitStatus, Output as Said, Stdio};
 
 use anyhow::Result;
-use l1ra_core::device::{ListedDevice, compiled_devices, list_devices_of};
+use l1ra_core::device::{ListedDevice, compiled_devices, is_cpu, list_devices_of};
 use l1ra_train::memory::available_bytes;
 use serde::{Deserialize, Serialize};
 
@@ -21,10 +21,9 @@ struct Devices {
 }
 
 pub(crate) fn devices(args: &DevicesArgs, output: &Output) -> Result<()> {
-    let of = |backend| match backend {
-        _ if args.backend.is_some() => list_devices_of(backend),
-        "flex" | "ndarray" => list_devices_of(backend),
-        _ => in_a_process(backend),
+    let of = |backend| match args.backend.is_some() || is_cpu(backend) {
+        true => list_devices_of(backend),
+        false => in_a_process(backend),
     };
     let wanted = |backend: &&str| args.backend.as_deref().is_none_or(|only| only == *backend);
     let backends = compiled_devices().into_iter().filter(wanted);

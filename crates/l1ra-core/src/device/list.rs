@@ -6,7 +6,7 @@ use burn::tensor::{Device, DeviceType, FloatDType};
 use l1ra_ops::bf16_instructions;
 use serde::{Deserialize, Serialize};
 
-use crate::device::{compiled_devices, probe};
+use crate::device::{compiled_devices, is_cpu, probe};
 
 /// A device, or a backend without one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,6 @@ impl ListedDevice {
 
 /// The same for one of [`compiled_devices`].
 pub fn list_devices_of(backend: &'static str) -> Vec<ListedDevice> {
-    let has_index = !matches!(backend, "flex" | "ndarray");
     let none = |problem| vec![ListedDevice::missing(backend, problem)];
     match enumerate(backend) {
         Err(problem) => none(problem),
@@ -80,9 +79,9 @@ pub fn list_devices_of(backend: &'static str) -> Vec<ListedDevice> {
             let devices = devices.into_iter().enumerate();
             devices
                 .map(|(index, device)| {
-                    let name = match has_index {
-                        true => format!("{backend}:{index}"),
-                        false => backend.into(),
+                    let name = match is_cpu(backend) {
+                        true => backend.into(),
+                        false => format!("{backend}:{index}"),
                     };
                     ListedDevice::new(name, ask(device))
                 })

@@ -95,6 +95,11 @@ pub fn compiled_devices() -> Vec<&'static str> {
     named(true)
 }
 
+/// Whether the devices of a backend are this machine's CPU.
+pub fn is_cpu(backend: &str) -> bool {
+    matches!(backend, "flex" | "ndarray")
+}
+
 /// The device names that another build could open, each a Cargo feature.
 pub fn other_devices() -> Vec<&'static str> {
     named(false)

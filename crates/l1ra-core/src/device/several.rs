@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use crate::device::{DeviceError, open_device, parse_device};
+use crate::device::{DeviceError, is_cpu, open_device, parse_device};
 
 /// The devices that `names` says, in its order: one, as [`parse_device`] reads it, or several with
 /// commas between them, where a number alone is another index of the backend before it: `cuda:0,1` is
@@ -44,7 +44,7 @@ pub(super) fn split(names: &str) -> Result<Vec<String>, DeviceError> {
     };
     let first = alike(first.trim());
     let backend = first.split(':').next().unwrap_or_default();
-    let is_cpu = matches!(backend, "flex" | "ndarray");
+    let is_cpu = is_cpu(backend);
     let mut singles = vec![first.clone()];
     for part in rest.split(',').map(str::trim) {
         let single = match part.parse::<usize>() {

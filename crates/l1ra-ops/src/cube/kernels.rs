@@ -40,9 +40,20 @@ impl Place {
     }
 }
 
-/// The sum of the parts of all units of a row, for each of them.
+/// The larger of two numbers, or their sum.
 #[cube]
-fn sum_of_units(part: f32, room: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+fn joined(a: f32, b: f32, #[comptime] largest: bool) -> f32 {
+    if comptime!(largest) { max(a, b) } else { a + b }
+}
+
+/// The largest of the parts of all units of a row, or their sum, for each of them.
+#[cube]
+fn of_all_units(
+    part: f32,
+    room: &mut Shared<[f32]>,
+    #[comptime] units: usize,
+    #[comptime] largest: bool,
+) -> f32 {
     let (unit, base) = (UNIT_POS_X as usize, UNIT_POS_Y as usize * units);
     // Whoever still reads what was there before.
     sync_cube();
@@ -51,38 +62,28 @@ fn sum_of_units(part: f32, room: &mut Shared<[f32]>, #[comptime] units: usize) -
     let mut half = units.runtime() / 2;
     while half >= PARTS {
         if unit < half {
-            room[base + unit] += room[base + unit + half];
+            room[base + unit] = joined(room[base + unit], room[base + unit + half], largest);
         }
         half /= 2;
         sync_cube();
     }
-    let mut sum = room[base];
+    let mut all = room[base];
     for i in 1..comptime!(if units < PARTS { units } else { PARTS }) {
-        sum += room[base + i];
+        all = joined(all, room[base + i], largest);
     }
-    sum
+    all
+}
+
+/// The sum of the parts of all units of a row, for each of them.
+#[cube]
+fn sum_of_units(part: f32, room: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+    of_all_units(part, room, units, false)
 }
 
 /// The largest of the parts of all units of a row, for each of them.
 #[cube]
 fn most_of_units(part: f32, room: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
-    let (unit, base) = (UNIT_POS_X as usize, UNIT_POS_Y as usize * units);
-    sync_cube();
-    room[base + unit] = part;
-    sync_cube();
-    let mut half = units.runtime() / 2;
-    while half >= PARTS {
-        if unit < half {
-            room[base + unit] = max(room[base + unit], room[base + unit + half]);
-        }
-        half /= 2;
-        sync_cube();
-    }
-    let mut most = room[base];
-    for i in 1..comptime!(if units < PARTS { units } else { PARTS }) {
-        most = max(most, room[base + i]);
-    }
-    most
+    of_all_units(part, room, units, true)
 }
 
 /// `σ(x)`.

@@ -15,7 +15,6 @@ use burn::{
     },
     tensor::{FloatDType, Shape},
 };
-use burn_cubecl::CubeBackend;
 
 /// What is done to rows, outside of any graph; see [`rows`](crate::rows) for the formulas.
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
@@ -77,47 +76,4 @@ fn half_as_wide(shape: &Shape) -> Shape {
     let last = shape.num_dims() - 1;
     shape[last] /= 2;
     shape
-}
-
-impl RowKernels for CubeBackend {
-    fn rms_norm(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        launch::rms_norm(x, weight, epsilon)
-    }
-
-    fn rms_norm_backward(
-        dy: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        launch::rms_norm_backward(dy, x, weight, epsilon)
-    }
-
-    fn swiglu(gate_up: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
-        launch::swiglu(gate_up, dtype)
-    }
-
-    fn swiglu_backward(dy: FloatTensor<Self>, gate_up: FloatTensor<Self>) -> FloatTensor<Self> {
-        launch::swiglu_backward(dy, gate_up)
-    }
-
-    fn masked_softmax(scores: FloatTensor<Self>, mask: FloatTensor<Self>) -> FloatTensor<Self> {
-        launch::masked_softmax(scores, mask)
-    }
-
-    fn softmax_backward(p: FloatTensor<Self>, dp: FloatTensor<Self>) -> FloatTensor<Self> {
-        launch::softmax_backward(p, dp)
-    }
-
-    fn cross_entropy(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        slope: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        launch::cross_entropy(logits, targets, slope)
-    }
 }
