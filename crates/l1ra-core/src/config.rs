@@ -4,23 +4,55 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::ConfigError, target::Targets};
+use crate::{
+    allocation::policies::Start, error::ConfigError, target::Targets,
+};
 
-/// How ranks are pruned and handed on.
+/// How ranks are allocated. What each one does is in a file of
+/// [`allocation::policies`](crate::allocation::policies).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
-    /// The budget is conserved whatever happens, optimizer moments of surviving ranks are kept,
-    /// pruning is exact zero reached by a proximal step, growth is bounded, and the last part of
-    /// the run leaves new ranks time to train.
+    /// Ranks go where the gradient of the frozen weights is largest per parameter, before the first
+    /// step; early in the run a market moves ranks whose gates the loss does not defend. No lambda,
+    /// no eta_c.
     #[default]
     L1ra,
+    /// Plain LoRA, as PEFT's: no trained gates, ranks never move.
+    Lora,
+    /// The start of `l1ra` alone: ranks by the gradient's singular values, then plain LoRA.
+    Gradient,
+    /// Every gate is pulled to zero by `eta_c · lambda` a step; gates at zero are pruned and their
+    /// ranks handed on, the budget conserved whatever happens. The default until 0.1; worse than `lora`
+    /// at equal parameters in everything that was measured.
+    Lasso,
     /// The authors' code step by step, with its quirks: all optimizer moments are dropped when a
     /// rank moves, spare ranks are lost when no adapter may grow, growth has no bound, and updates
     /// happen until the last step.
     Reference,
     /// Gates are trained and penalised, ranks never move.
     Fixed,
+}
+
+/// Initial values of A. B is zero in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// `A ~ N(0, 1/r0²)`: the L1RA authors'.
+    Gaussian,
+    /// `A ~ U(±1/√d_in)`: PEFT's default (`kaiming_uniform_` with `a = √5`).
+    Kaiming,
+}
+
+impl Init {
+    /// What a unit draw is multiplied by: standard normal for [`Gaussian`](Self::Gaussian), `U(±1)` for
+    /// [`Kaiming`](Self::Kaiming).
+    pub fn scale(self, d_in: usize, initial_rank: usize) -> f32 {
+        match self {
+            Self::Gaussian => 1.0 / initial_rank.max(1) as f32,
+            Self::Kaiming => 1.0 / (d_in.max(1) as f32).sqrt(),
+        }
+    }
 }
 
 /// What the budget counts.
@@ -67,26 +99,33 @@ pub struct L1raConfig {
     pub alpha_pattern: IndexMap<String, f64>,
     /// How ranks are pruned and handed on.
     pub policy: Policy,
-    /// What the budget counts. The reference policy knows ranks only.
-    pub budget: BudgetUnit,
-    /// L1 coefficient on the gates: each optimizer step shrinks a gate by `eta_c · lambda`.
+    /// Layers that may receive ranks besides the targets, in the same forms; they begin without any.
+    pub open: Option<Targets>,
+    /// Initial values of A: gaussian (N(0, 1/r0²)) or kaiming (U(±1/√d_in), PEFT's default). Unset:
+    /// kaiming for l1ra, lora and gradient, gaussian for the others.
+    pub init: Option<Init>,
+    /// What the budget counts: ranks or parameters. Unset: parameters, but for the reference policy,
+    /// which knows ranks only.
+    pub budget: Option<BudgetUnit>,
+    /// L1 coefficient on the gates (lasso, reference and fixed): each optimizer step shrinks a gate by
+    /// `eta_c · lambda`.
     pub lambda: f64,
-    /// Constant learning rate of the gates.
+    /// Constant learning rate of the gates (lasso, reference and fixed). 0: gates stay as they are.
     pub eta_c: f64,
     /// Share of all optimizer steps between two rank updates, in `(0, 1)`.
     pub update_ratio: f64,
-    /// A gate under this value is pruned (reference policy; the l1ra policy prunes exact zeros).
+    /// A gate under this value is pruned (reference policy; the others prune exact zeros).
     pub prune_threshold: f64,
     /// Whether pruned ranks go to other adapters. Without, the total only shrinks.
     pub reassign: bool,
     /// Whether an adapter that lost a rank in an update may not grow in the same update.
     pub exclude_pruned: bool,
-    /// Share of the run at its end in which no rank moves (l1ra policy), in `[0, 1)`.
+    /// Share of the run at its end in which no rank moves (lasso policy), in `[0, 1)`.
     pub settle_ratio: f64,
-    /// Most ranks one adapter may hold (l1ra policy); unset: four times its initial rank. The
-    /// smaller side of its matrix bounds it in any case.
+    /// Most ranks one adapter may hold; unset: four times its initial rank for the lasso policy, no
+    /// bound for l1ra and gradient. The smaller side of its matrix bounds it in any case.
     pub max_rank: Option<usize>,
-    /// Whether an adapter may lose its last rank (l1ra policy).
+    /// Whether an adapter may lose its last rank (lasso policy).
     pub allow_zero_rank: bool,
     /// Seed of the adapters' initial values and of grown ranks.
     pub seed: u64,
@@ -102,7 +141,9 @@ impl Default for L1raConfig {
             rank_pattern: IndexMap::new(),
             alpha_pattern: IndexMap::new(),
             policy: Policy::default(),
-            budget: BudgetUnit::default(),
+            open: None,
+            init: None,
+            budget: None,
             lambda: 1e-3,
             eta_c: 2e-2,
             update_ratio: 0.1,
@@ -153,16 +194,16 @@ impl L1raConfig {
             "zero or a positive number",
         )?;
         check(
-            positive(self.eta_c),
+            self.eta_c.is_finite() && self.eta_c >= 0.0,
             "eta_c",
             self.eta_c,
-            "a positive number",
+            "zero or a positive number",
         )?;
         check(
             self.update_ratio > 0.0 && self.update_ratio < 1.0,
             "update_ratio",
             self.update_ratio,
-            "a share of the run between 0 and 1, both excluded (policy = \"fixed\" turns updates off)",
+            "a share of the run between 0 and 1, both excluded (policy = \"lora\" turns updates off)",
         )?;
         check(
             self.prune_threshold.is_finite(),
@@ -190,11 +231,30 @@ impl L1raConfig {
             )?;
         }
         check(
-            self.policy != Policy::Reference || self.budget == BudgetUnit::Ranks,
+            self.policy != Policy::Reference || self.budget != Some(BudgetUnit::Parameters),
             "budget",
             "parameters",
             "the reference policy counts ranks; use policy = \"l1ra\" for a parameter budget",
+        )?;
+        check(
+            self.open.is_none() || self.policy.logic().start() != Start::Even,
+            "open",
+            self.open.as_ref().map_or_else(String::new, ToString::to_string),
+            "left out: with this policy no rank would ever reach these layers; use policy = \"l1ra\"",
         )
+    }
+
+    /// What the budget counts.
+    pub fn budget_unit(&self) -> BudgetUnit {
+        self.budget.unwrap_or(match self.policy {
+            Policy::Reference => BudgetUnit::Ranks,
+            _ => BudgetUnit::Parameters,
+        })
+    }
+
+    /// How A begins.
+    pub fn initial_values(&self) -> Init {
+        self.init.unwrap_or_else(|| self.policy.logic().init())
     }
 }
 
@@ -266,7 +326,7 @@ mod tests {
             (
                 "eta_c",
                 L1raConfig {
-                    eta_c: 0.0,
+                    eta_c: -1.0,
                     ..Default::default()
                 },
             ),
@@ -288,7 +348,7 @@ mod tests {
                 "budget",
                 L1raConfig {
                     policy: Policy::Reference,
-                    budget: BudgetUnit::Parameters,
+                    budget: Some(BudgetUnit::Parameters),
                     ..Default::default()
                 },
             ),

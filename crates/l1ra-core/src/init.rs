@@ -2,16 +2,18 @@
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
+use rand_distr::{Distribution, StandardNormal, StandardUniform};
 
-/// Where the standard-normal values of an adapter's `A` columns come from.
+use crate::config::Init;
+
+/// Where the values of a new rank's column of `A` come from.
 pub trait Noise: Send {
-    /// `d_in` standard-normal values for the `count`-th rank (0-based, over the whole run) that is
-    /// grown, in the adapter at `path`.
-    fn column(&mut self, path: &str, count: usize, d_in: usize) -> Vec<f32>;
+    /// `d_in` unit draws of `init` (see [`Init::scale`]) for the `count`-th rank (0-based, over the whole
+    /// run) that is grown, in the adapter at `path`.
+    fn column(&mut self, path: &str, count: usize, d_in: usize, init: Init) -> Vec<f32>;
 }
 
-/// Standard-normal values from a seed, a path and a counter: the same on every backend, whatever
+/// Draws from a seed, a path and a counter: the same on every backend, whatever
 /// the order in which adapters are made.
 #[derive(Clone, Debug)]
 pub struct SeededNoise {
@@ -24,9 +26,15 @@ impl SeededNoise {
         Self { seed }
     }
 
-    /// `rows · columns` standard-normal values for the initial `A` of the adapter at `path`.
-    pub fn matrix(&self, path: &str, rows: usize, columns: usize) -> Vec<f32> {
-        normal(self.generator("init", path, 0), rows * columns)
+    /// `rows · columns` unit draws of `init` for the initial `A` of the adapter at `path`.
+    pub fn matrix(&self, path: &str, rows: usize, columns: usize, init: Init) -> Vec<f32> {
+        draws(self.generator("init", path, 0), rows * columns, init)
+    }
+
+    /// `rows · columns` standard-normal values for a measurement of the layer at `path`.
+    pub fn sketch(&self, path: &str, rows: usize, columns: usize) -> Vec<f32> {
+        let generator = self.generator("sketch", path, 0);
+        draws(generator, rows * columns, Init::Gaussian)
     }
 
     fn generator(&self, purpose: &str, path: &str, count: usize) -> ChaCha8Rng {
@@ -41,13 +49,21 @@ impl SeededNoise {
 }
 
 impl Noise for SeededNoise {
-    fn column(&mut self, path: &str, count: usize, d_in: usize) -> Vec<f32> {
-        normal(self.generator("grow", path, count), d_in)
+    fn column(&mut self, path: &str, count: usize, d_in: usize, init: Init) -> Vec<f32> {
+        draws(self.generator("grow", path, count), d_in, init)
     }
 }
 
-fn normal(generator: ChaCha8Rng, count: usize) -> Vec<f32> {
-    StandardNormal.sample_iter(generator).take(count).collect()
+/// Standard-normal values, or uniform ones in `[-1, 1)`.
+fn draws(generator: ChaCha8Rng, count: usize, init: Init) -> Vec<f32> {
+    match init {
+        Init::Gaussian => StandardNormal.sample_iter(generator).take(count).collect(),
+        Init::Kaiming => StandardUniform
+            .sample_iter(generator)
+            .take(count)
+            .map(|unit: f32| 2.0 * unit - 1.0)
+            .collect(),
+    }
 }
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
@@ -66,20 +82,31 @@ mod tests {
     #[test]
     fn values_depend_on_seed_path_and_count_only() {
         let mut noise = SeededNoise::new(7);
-        let first = noise.column("a.b", 3, 4);
-        assert_eq!(first, SeededNoise::new(7).column("a.b", 3, 4));
-        assert_ne!(first, noise.column("a.c", 3, 4));
-        assert_ne!(first, noise.column("a.b", 4, 4));
-        assert_ne!(first, SeededNoise::new(8).column("a.b", 3, 4));
+        let first = noise.column("a.b", 3, 4, Init::Gaussian);
+        assert_eq!(first, SeededNoise::new(7).column("a.b", 3, 4, Init::Gaussian));
+        assert_ne!(first, noise.column("a.c", 3, 4, Init::Gaussian));
+        assert_ne!(first, noise.column("a.b", 4, 4, Init::Gaussian));
+        assert_ne!(first, SeededNoise::new(8).column("a.b", 3, 4, Init::Gaussian));
     }
 
     #[test]
     fn values_are_standard_normal() {
-        let values = SeededNoise::new(0).matrix("x", 100, 100);
+        let values = SeededNoise::new(0).matrix("x", 100, 100, Init::Gaussian);
         let mean = values.iter().sum::<f32>() / 1e4;
         let variance = values.iter().map(|v| v * v).sum::<f32>() / 1e4;
         assert!(
             mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05,
+            "{mean} {variance}"
+        );
+    }
+    #[test]
+    fn kaiming_draws_are_uniform() {
+        let values = SeededNoise::new(0).matrix("x", 100, 100, Init::Kaiming);
+        let mean = values.iter().sum::<f32>() / 1e4;
+        let variance = values.iter().map(|v| v * v).sum::<f32>() / 1e4;
+        assert!(values.iter().all(|value| value.abs() <= 1.0));
+        assert!(
+            mean.abs() < 0.02 && (variance - 1.0 / 3.0).abs() < 0.01,
             "{mean} {variance}"
         );
     }

@@ -51,8 +51,8 @@ pub use adapter::{
     AdaptedLinear, AdaptedModule, GatedLora, Output, Products, Prologue, attach_adapters,
     forward_together, merge_adapters, unmerge_adapters,
 };
-pub use allocation::{RankAllocator, RankPlan};
-pub use config::{BudgetUnit, L1raConfig, Policy};
+pub use allocation::{RankAllocator, RankPlan, UpdateSchedule};
+pub use config::{BudgetUnit, Init, L1raConfig, Policy};
 pub use device::{DeviceError, open_device, open_devices, parse_device, parse_devices};
 pub use error::{ConfigError, CoreError, fit_to_print, is_users_path};
 pub use optim::AdamE;

@@ -10,7 +10,10 @@ use burn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{L1raConfig, Policy};
+use crate::{
+    allocation::{UpdateSchedule, policies::Gates},
+    config::{L1raConfig, Policy},
+};
 
 /// The part of a parameter's path that makes it a gate.
 const GATES: &str = r"(^|\.)lora_c$";
@@ -54,7 +57,14 @@ pub enum Lasso {
     /// `soft(u, t) = sign(u)·max(|u| − t, 0)`: the proximal step. Gates reach exact zero and stay
     /// in `[0, 1]`.
     Proximal,
+    /// [`Proximal`](Self::Proximal) for gates below 1; a gate at 1 stays there. So a gate is penalised once
+    /// it was put below 1, until it is 0 or the loss has brought it back.
+    Marked,
 }
+
+/// λ of [`Lasso::Marked`]: the pull is half of what a gradient of one sign moves a gate, so a gate that the
+/// loss wants comes back, and one that it does not mind goes.
+pub const MARKED_LAMBDA: f64 = 0.5;
 
 /// Adam with decoupled elastic-net terms (AdamE), as the optimizer of one parameter group:
 ///
@@ -121,6 +131,11 @@ impl Optimizer for AdamE {
             // soft() of a negative number is at most 0, so the clip to [0, 1] makes it
             // max(u − t, 0).
             Lasso::Proximal => (decayed - step).sub_scalar(shrink).clamp(0.0, 1.0),
+            Lasso::Marked => {
+                let marked = tensor.clone().lower_scalar(1.0);
+                let pulled = (decayed - step).sub_scalar(shrink).clamp(0.0, 1.0);
+                tensor.mask_where(marked, pulled)
+            }
         };
         (next, Some(state))
     }
@@ -205,6 +220,17 @@ pub fn gate_group() -> ParamGroup {
     group(GATES)
 }
 
+/// The gates' learning rate, a constant: `eta_c`, but for `l1ra`, where it follows from the period `P` of
+/// rank updates: `1 / (P·λ)` with [`MARKED_LAMBDA`], so that a gate that the loss does not mind goes from 1
+/// to 0 between two updates.
+pub fn gate_rate(adapters: &L1raConfig, schedule: &UpdateSchedule) -> f64 {
+    match adapters.policy.logic().gates() {
+        Gates::Constant => 0.0,
+        Gates::Trained => adapters.eta_c,
+        Gates::Marked => 1.0 / (schedule.period() as f64 * MARKED_LAMBDA),
+    }
+}
+
 /// The optimizer of every adapter in a module: gates with the lasso, matrices with weight decay.
 ///
 /// Everything else in the module is expected to be frozen; a trainable parameter that belongs to
@@ -221,12 +247,16 @@ pub fn adapter_optimizer(adapters: &L1raConfig, config: &AdamEConfig) -> ModuleO
     let gates = AdamE {
         config: config.clone(),
         weight_decay: 0.0,
-        lasso: if reference {
-            Lasso::Subgradient
-        } else {
-            Lasso::Proximal
+        lasso: match adapters.policy.logic().gates() {
+            Gates::Constant => Lasso::Off,
+            Gates::Marked => Lasso::Marked,
+            Gates::Trained if reference => Lasso::Subgradient,
+            Gates::Trained => Lasso::Proximal,
         },
-        lambda: adapters.lambda,
+        lambda: match adapters.policy.logic().gates() {
+            Gates::Marked => MARKED_LAMBDA,
+            Gates::Constant | Gates::Trained => adapters.lambda,
+        },
         rank_axis: (!reference).then_some(0),
     };
     let others = AdamE {

@@ -91,9 +91,11 @@ impl From<&str> for Targets {
 pub struct AdapterSpec {
     /// Path of the linear layer.
     pub path: String,
-    /// Initial rank `r0`.
+    /// Rank that it begins with; 0 for a layer that is only open to ranks.
     pub rank: usize,
-    /// Scale numerator; the scale is `alpha / rank`.
+    /// `r0`: what the scale, and A's with [`Init::Gaussian`](crate::config::Init), belong to.
+    pub initial_rank: usize,
+    /// Scale numerator; the scale is `alpha / r0`.
     pub alpha: f64,
 }
 
@@ -167,14 +169,24 @@ pub fn adapter_specs(
     for pattern in &alphas {
         pattern.must_match("alpha_pattern", &selected, linears)?;
     }
-    Ok(selected
-        .into_iter()
-        .map(|path| AdapterSpec {
-            path: path.into(),
-            rank: first_match(&ranks, path).unwrap_or(config.rank),
+    let open = match &config.open {
+        None => Vec::new(),
+        Some(open) => open.select(linears)?,
+    };
+    let spec = |path: &String| {
+        let is_target = selected.contains(&path.as_str());
+        if !is_target && !open.contains(&path.as_str()) {
+            return None;
+        }
+        let initial_rank = first_match(&ranks, path).unwrap_or(config.rank);
+        Some(AdapterSpec {
+            path: path.clone(),
+            rank: if is_target { initial_rank } else { 0 },
+            initial_rank,
             alpha: first_match(&alphas, path).unwrap_or(config.alpha),
         })
-        .collect())
+    };
+    Ok(linears.iter().filter_map(spec).collect())
 }
 
 /// PEFT's pattern key: `(.*\.)?(key)$` from the start of the path.

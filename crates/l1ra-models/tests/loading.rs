@@ -13,7 +13,7 @@ use std::{
 };
 
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
-use l1ra_core::{GatedLora, init::SeededNoise, target::AdapterSpec};
+use l1ra_core::{GatedLora, Init, init::SeededNoise, target::AdapterSpec};
 use l1ra_models::{
     CausalLm, LoadOptions, ModelConfig, ModelError, TextTokenizer, load_model,
     weights::{
@@ -297,11 +297,12 @@ fn what_is_kept_in_bf16_is_multiplied_as_f32() {
         &AdapterSpec {
             path: "q".into(),
             rank: 2,
+            initial_rank: 2,
             alpha: 2.0,
         },
         layer.dims()[0],
         layer.dims()[1],
-        0.0,
+        (0.0, Init::Gaussian),
         &SeededNoise::new(1),
         &Device::flex(),
     ));

@@ -14,6 +14,7 @@ use burn::{
 };
 use l1ra_core::{
     CoreError, RankAllocator, RankPlan, TrainingState,
+    allocation::StepOutcome,
     walk::{self, AdapterView},
 };
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,17 @@ pub struct RankUpdate {
     pub plan: RankPlan,
     /// The gates that it was made from, one list an adapter.
     pub gates: Vec<Vec<f32>>,
+}
+
+impl RankUpdate {
+    /// The update that an outcome holds, if it holds one.
+    pub fn of(outcome: StepOutcome) -> Option<Self> {
+        Some(Self {
+            step: outcome.step,
+            plan: outcome.plan?,
+            gates: outcome.gates,
+        })
+    }
 }
 
 impl RankCallback {
@@ -209,12 +221,7 @@ impl RankCallback {
         }
         match state.seats[seat].allocator.after_step(model, optimizer) {
             Ok((model, outcome)) => {
-                if let Some(plan) = outcome.plan {
-                    let update = RankUpdate {
-                        step: outcome.step,
-                        plan,
-                        gates: outcome.gates,
-                    };
+                if let Some(update) = RankUpdate::of(outcome) {
                     if let Err(error) = state.decided(update) {
                         state.stop(&error);
                     }

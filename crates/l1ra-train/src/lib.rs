@@ -23,6 +23,7 @@
 //! | [`observe`], [`ranks`] | what a run says: live display, lines, JSONL and TensorBoard files |
 //! | [`report`] | a run to look at: HTML, SVG, summary |
 //! | [`memory`] | memory of this process |
+//! | [`spectrum`] | what ranks would be worth in every layer, before the first step |
 //! | [`run`] | [`finetune`] |
 
 pub mod activations;
@@ -50,6 +51,7 @@ mod replicas;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod spectrum;
 pub mod stop;
 pub mod strategy;
 mod update_log;

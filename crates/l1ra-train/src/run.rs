@@ -9,9 +9,11 @@ use burn::{
     train::{Learner, SupervisedTraining, TrainingStrategy},
 };
 use l1ra_core::{
-    RankAllocator, attach_adapters,
+    RankAllocator, UpdateSchedule,
+    allocation::policies::Start,
+    attach_adapters,
     device::guard,
-    optim::adapter_optimizer,
+    optim::{adapter_optimizer, gate_rate},
     peft::{Layout, install_adapters, save_adapter},
     walk::{AdapterView, adapter_parameters, adapters},
 };
@@ -30,6 +32,7 @@ use crate::{
     options::TrainOptions,
     ranks::{RankEntry, RankTable},
     recompute::Recompute,
+    spectrum::gradient_spectra,
     schedule::{GateSchedule, WarmupSchedule, adapter_schedule},
     stop::StopSignal,
     strategy::StepStrategy,
@@ -210,10 +213,31 @@ fn train(
     let fresh = adapter_optimizer(&options.adapters, &options.optimizer);
     let (adapters_config, adam) = (&options.adapters, &options.optimizer);
     let (steps, warmup) = (options.steps, options.warmup_steps);
+    let order = Order::Shuffled { seed: options.seed };
+    let train = TokenLoader::new(
+        input.train.into(),
+        options.batch_size,
+        input.pad,
+        order,
+        &training_device,
+    );
+    let train = match input.packing {
+        Some(packing) => train.with_packing(Arc::new(packing)),
+        None => train,
+    };
     let (ranks, optimizer) = match resume {
         None => {
-            let new = RankAllocator::new(&model, adapters_config, adam, steps, warmup)?;
-            (RankCallback::new(new), fresh)
+            let mut new = RankAllocator::new(&model, adapters_config, adam, steps, warmup)?;
+            let (mut optimizer, mut started) = (fresh, Vec::new());
+            if new.measures() == Start::Gradient {
+                let values = measure(&model, options, &train)?;
+                let (moved, outcome) = new
+                    .start(model, &mut optimizer, &values)
+                    .map_err(|(_, error)| error)?;
+                model = moved;
+                started.extend(RankUpdate::of(outcome));
+            }
+            (RankCallback::new(new).with_updates(started), optimizer)
         }
         Some(Checkpoint { state, updates, .. }) => {
             let set = state.adapter_set(adapters_config.dropout);
@@ -221,6 +245,7 @@ fn train(
             let known = &state.allocator;
             let again =
                 RankAllocator::restore(&model, adapters_config, adam, steps, warmup, known)?;
+            model = again.prepare_gates(model).map_err(|(_, error)| error)?;
             let ranks = RankCallback::new(again).with_updates(updates.clone());
             (ranks, state.restore_optimizer(&model, &fresh)?)
         }
@@ -231,7 +256,7 @@ fn train(
         update_steps: ranks.update_steps(),
         adapters: infos,
         budget: ranks.budget(),
-        unit: options.adapters.budget,
+        unit: options.adapters.budget_unit(),
     };
 
     std::fs::create_dir_all(input.output).map_err(|error| TrainError::io(input.output, error))?;
@@ -261,21 +286,13 @@ fn train(
         let updates = ranks.updates();
         strategy.tell(|observer| observer.resumed(progress, &updates))?;
         strategy = strategy.starting_at(progress.clone());
+    } else {
+        for update in &ranks.updates() {
+            strategy.tell(|observer| observer.ranks_moved(update))?;
+        }
     }
     let strategy = Arc::new(strategy);
 
-    let order = Order::Shuffled { seed: options.seed };
-    let train = TokenLoader::new(
-        input.train.into(),
-        options.batch_size,
-        input.pad,
-        order,
-        &training_device,
-    );
-    let train = match input.packing {
-        Some(packing) => train.with_packing(Arc::new(packing)),
-        None => train,
-    };
     let (done, batches) = progress.map_or((0, 0), |done| (done.step, done.batches));
     let place = train.position_after(batches);
     let train: Arc<dyn DataLoader<TokenBatch>> = Arc::new(train.starting_at(place));
@@ -293,10 +310,11 @@ fn train(
     if options.recompute == Recompute::Blocks {
         model = model.with_block_recompute();
     }
+    let updates = UpdateSchedule::new(&options.adapters, steps, warmup)?;
     let learner = Learner::new(
         model,
         optimizer,
-        adapter_schedule(rate, GateSchedule::constant(options.adapters.eta_c)),
+        adapter_schedule(rate, GateSchedule::constant(gate_rate(&options.adapters, &updates))),
     );
     let result = SupervisedTraining::new(input.output, train, eval)
         .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
@@ -354,6 +372,26 @@ fn train(
     };
     strategy.tell(|observer| observer.finished(&report))?;
     Ok((model, report))
+}
+
+/// Micro-batches that the measurement before the first step looks at, each twice.
+const MEASURED: usize = 2;
+
+/// What ranks are worth in every layer, on the first micro-batches of the run.
+fn measure(
+    model: &CausalLm,
+    options: &TrainOptions,
+    train: &TokenLoader,
+) -> Result<Vec<Vec<f64>>, TrainError> {
+    let batches = train.first(MEASURED).collect::<Result<Vec<_>, _>>();
+    let batches = batches.map_err(|error| TrainError::Stopped {
+        step: 0,
+        detail: format!("training data: {error}"),
+    })?;
+    // More than a layer is likely to take.
+    let directions = 4 * options.adapters.rank + 8;
+    let recompute = options.recompute == Recompute::Blocks;
+    gradient_spectra(model, &batches, directions, options.adapters.seed, recompute)
 }
 
 fn adapter_info(view: &AdapterView) -> AdapterInfo {

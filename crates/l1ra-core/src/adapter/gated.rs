@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 
-use crate::{adapter::op, init::SeededNoise, target::AdapterSpec};
+use crate::{adapter::op, config::Init, init::SeededNoise, target::AdapterSpec};
 
 /// A low-rank side path with one gate per rank (L1RA, arXiv 2509.04884, eq. 2):
 ///
@@ -33,26 +33,28 @@ pub struct GatedLora {
 }
 
 impl GatedLora {
-    /// An adapter as the authors start it: `A ~ N(0, 1/r²)`, `c = 1`, `B = 0`.
+    /// An adapter at its start: A drawn as `init` says, `c = 1`, `B = 0`. One of rank 0 holds a slot with
+    /// `c = 0`, which adds nothing.
     ///
     /// `A` comes from `noise`, that is from a CPU generator: the same on every backend.
     pub fn init(
         spec: &AdapterSpec,
         d_in: usize,
         d_out: usize,
-        dropout: f64,
+        (dropout, init): (f64, Init),
         noise: &SeededNoise,
         device: &Device,
     ) -> Self {
-        let rank = spec.rank;
-        let mut a = noise.matrix(&spec.path, d_in, rank);
-        a.iter_mut().for_each(|value| *value /= rank as f32);
-        let scale = (spec.alpha / rank as f64) as f32;
+        let slots = spec.rank.max(1);
+        let mut a = noise.matrix(&spec.path, d_in, slots, init);
+        let unit = init.scale(d_in, spec.initial_rank);
+        a.iter_mut().for_each(|value| *value *= unit);
+        let gate = if spec.rank == 0 { 0.0 } else { 1.0 };
         Self::from_data(
-            TensorData::new(a, [d_in, rank]),
-            TensorData::new(vec![1.0_f32; rank], [rank]),
-            TensorData::new(vec![0.0_f32; rank * d_out], [rank, d_out]),
-            scale,
+            TensorData::new(a, [d_in, slots]),
+            TensorData::new(vec![gate; slots], [slots]),
+            TensorData::new(vec![0.0_f32; slots * d_out], [slots, d_out]),
+            (spec.alpha / spec.initial_rank as f64) as f32,
             dropout,
             device,
         )
@@ -75,6 +77,14 @@ impl GatedLora {
             lora_b: Param::from_data(b, device),
             lora_scale: Param::from_data(TensorData::from([scale]), device).set_require_grad(false),
             dropout: DropoutConfig::new(dropout).init(),
+        }
+    }
+
+    /// The same with gates that get a gradient, or are constants.
+    pub(crate) fn with_trained_gates(self, trained: bool) -> Self {
+        Self {
+            lora_c: self.lora_c.set_require_grad(trained),
+            ..self
         }
     }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 
 use crate::{
+    allocation::policies::Gates,
     config::L1raConfig,
     error::ConfigError,
     init::SeededNoise,
@@ -54,7 +55,8 @@ pub fn linear_paths(module: &mut impl AdaptedModule) -> Vec<String> {
     paths
 }
 
-/// Gives every layer that `config` selects a fresh adapter, and returns what was made.
+/// Gives every layer that `config` selects a fresh adapter, and returns what was made. Layers that are
+/// [open](L1raConfig::open) get one of rank 0.
 ///
 /// `A` is drawn on the CPU from `config.seed` and the layer's path, so that all backends start
 /// equal; `B` is zero and the gates are one, so the module's output does not change.
@@ -73,6 +75,7 @@ pub fn attach_adapters(
         .map(|spec| (spec.path.as_str(), spec))
         .collect();
     let noise = SeededNoise::new(config.seed);
+    let trained = config.policy.logic().gates() == Gates::Trained;
     let mut too_large = None;
     module.for_each_linear(&mut |path, linear| {
         let Some(spec) = by_path.get(path) else {
@@ -83,14 +86,15 @@ pub fn attach_adapters(
             too_large.get_or_insert(error);
             return;
         }
-        linear.adapter = Some(GatedLora::init(
+        let adapter = GatedLora::init(
             spec,
             d_in,
             d_out,
-            config.dropout,
+            (config.dropout, config.initial_values()),
             &noise,
             device,
-        ));
+        );
+        linear.adapter = Some(adapter.with_trained_gates(trained));
     });
     too_large.map_or(Ok(specs), Err)
 }

@@ -10,8 +10,11 @@ use burn::{
 
 use crate::{
     allocation::{
-        plan::{AdapterGates, PlanRules, RankPlan, plan},
+        importance::importance,
+        plan::{AdapterGates, PlanRules, RankPlan, plan, resized},
+        policies::{Gates, Start},
         schedule::UpdateSchedule,
+        start::{StartLayer, start_ranks},
         state::{AllocatorState, KnownAdapter},
         surgery,
     },
@@ -73,10 +76,17 @@ impl RankAllocator {
                 "has no adapters; attach them first",
             ));
         }
-        let initial_ranks: HashMap<String, usize> = views
-            .iter()
-            .map(|view| (view.path.clone(), view.rank()))
-            .collect();
+        let mut initial_ranks = HashMap::new();
+        let mut dormant = HashSet::new();
+        for view in &views {
+            // An open layer begins with one slot that counts for nothing.
+            let open = view.rank() == 1 && view.gates()? == [0.0];
+            let rank = if open { config.rank } else { view.rank() };
+            initial_ranks.insert(view.path.clone(), rank);
+            if open {
+                dormant.insert(view.path.clone());
+            }
+        }
         let mut allocator = Self {
             config: config.clone(),
             optimizer: optimizer.clone(),
@@ -84,12 +94,12 @@ impl RankAllocator {
             rules: PlanRules::new(config, &[]),
             paths: views.iter().map(|view| view.path.clone()).collect(),
             initial_ranks,
-            dormant: HashSet::new(),
+            dormant,
             noise: Box::new(SeededNoise::new(config.seed)),
             step: 0,
             grown: 0,
         };
-        let adapters = allocator.read_gates(&views)?;
+        let adapters = allocator.read(&views, None)?;
         allocator.rules = PlanRules::new(config, &adapters);
         Ok(allocator)
     }
@@ -186,20 +196,27 @@ impl RankAllocator {
         };
         let mut module = module;
         if self.schedule.is_update(self.step) {
-            let decision = self
-                .read_gates(&walk::adapters(&module))
-                .and_then(|adapters| {
-                    let plan = plan(&adapters, &self.rules)?;
-                    Ok((plan, adapters))
-                });
-            let (plan, adapters) = match decision {
+            let views = walk::adapters(&module);
+            let decision = self.read(&views, Some(optimizer)).and_then(|adapters| {
+                let plan = plan(&adapters, &self.rules)?;
+                Ok((plan, adapters))
+            });
+            let (mut plan, adapters) = match decision {
                 Ok(decision) => decision,
                 Err(error) => return Err((module, error)),
             };
+            if !self.updates_follow() {
+                plan.marked.clear(); // No update would judge them.
+            }
+            module = self.mark(module, &plan, &adapters);
             module = self.carry_out(module, optimizer, &plan)?;
             if let Err(error) = self.check_update(&module, &plan) {
                 return Err((module, error));
             }
+            module = match self.prepare_gates(module) {
+                Ok(module) => module,
+                Err(failed) => return Err(failed),
+            };
             outcome.plan = Some(plan);
             outcome.gates = adapters.into_iter().map(|adapter| adapter.gates).collect();
         }
@@ -207,6 +224,102 @@ impl RankAllocator {
             module = module.map(&mut Clamp::default());
         }
         Ok((module, outcome))
+    }
+
+    /// Whether the policy asks for a measurement of the layers before the first step, for
+    /// [`start`](Self::start).
+    pub fn measures(&self) -> Start {
+        self.config.policy.logic().start()
+    }
+
+    /// Ranks before the first step by what `values` say that the first, second, … rank of each adapter
+    /// is worth, in the module's order; see [`start_ranks`]. A rank update at step 0.
+    ///
+    /// # Errors
+    /// As [`after_step`](Self::after_step); as many lists of values as adapters are needed.
+    pub fn start<M: Module>(
+        &mut self,
+        module: M,
+        optimizer: &mut ModuleOptimizer,
+        values: &[Vec<f64>],
+    ) -> Result<(M, StepOutcome), (M, CoreError)> {
+        let adapters = match self.read(&walk::adapters(&module), None) {
+            Ok(adapters) if adapters.len() == values.len() => adapters,
+            Ok(adapters) => {
+                let detail = format!("{} measurements for {} adapters", values.len(), adapters.len());
+                return Err((module, CoreError::adapter("(module)", detail)));
+            }
+            Err(error) => return Err((module, error)),
+        };
+        let layer = |(adapter, values): (&AdapterGates, &Vec<f64>)| StartLayer {
+            path: adapter.path.clone(),
+            price: self.rules.price(adapter),
+            most: match self.rules.max_rank {
+                Some(most) => most.min(adapter.d_in.min(adapter.d_out)),
+                None => adapter.d_in.min(adapter.d_out),
+            },
+            values: values.clone(),
+        };
+        let layers: Vec<StartLayer> = adapters.iter().zip(values).map(layer).collect();
+        let plan = resized(&adapters, &start_ranks(&layers, self.rules.budget));
+        let module = self.carry_out(module, optimizer, &plan)?;
+        if let Err(error) = self.check_update(&module, &plan) {
+            return Err((module, error));
+        }
+        let outcome = StepOutcome {
+            step: self.step,
+            plan: Some(plan),
+            gates: adapters.into_iter().map(|adapter| adapter.gates).collect(),
+        };
+        Ok((module, outcome))
+    }
+
+    /// Whether an update comes after the present step.
+    fn updates_follow(&self) -> bool {
+        self.schedule.steps().any(|step| step > self.step)
+    }
+
+    /// Trains the gates that the policy trains, and makes constants of the others: the last thing that
+    /// a module needs before a run, or after it was restored.
+    ///
+    /// # Errors
+    /// When the device cannot be read; the module is then as it was.
+    pub fn prepare_gates<M: Module>(&self, module: M) -> Result<M, (M, CoreError)> {
+        let views = walk::adapters(&module);
+        let gates = views.iter().map(AdapterView::gates).collect::<Result<Vec<_>, _>>();
+        let gates = match gates {
+            Ok(gates) => gates,
+            Err(error) => return Err((module, error)),
+        };
+        let trained: Vec<bool> = gates
+            .iter()
+            .map(|gates| match self.config.policy.logic().gates() {
+                Gates::Constant => false,
+                Gates::Trained => true,
+                Gates::Marked => {
+                    self.updates_follow() && gates.iter().any(|gate| *gate > 0.0 && *gate < 1.0)
+                }
+            })
+            .collect();
+        Ok(surgery::set_gates(module, &gates, &trained))
+    }
+
+    /// Puts the gates that `plan` marks as far below 1 as the penalty takes in a step.
+    fn mark<M: Module>(&self, module: M, plan: &RankPlan, adapters: &[AdapterGates]) -> M {
+        if plan.marked.iter().all(Vec::is_empty) {
+            return module;
+        }
+        let below = 1.0 - 1.0 / self.schedule.period() as f32;
+        let gates: Vec<Vec<f32>> = adapters
+            .iter()
+            .zip(&plan.marked)
+            .map(|(adapter, marked)| {
+                let mut gates = adapter.gates.clone();
+                marked.iter().for_each(|rank| gates[*rank] = below);
+                gates
+            })
+            .collect();
+        surgery::set_gates(module, &gates, &vec![true; gates.len()])
     }
 
     /// What has to hold after every update: ranks as the plan has them, A, c and B of one rank, and no
@@ -233,7 +346,7 @@ impl RankAllocator {
     /// # Errors
     /// A gate that is not finite.
     pub fn decide<M: Module>(&self, module: &M) -> Result<RankPlan, CoreError> {
-        plan(&self.read_gates(&walk::adapters(module))?, &self.rules)
+        plan(&self.read(&walk::adapters(module), None)?, &self.rules)
     }
 
     fn carry_out<M: Module>(
@@ -253,9 +366,9 @@ impl RankAllocator {
             return Ok(module);
         };
         let untouched = module.clone();
-        let noise = self.noise.as_mut();
+        let (noise, init) = (self.noise.as_mut(), self.config.initial_values());
         let (ranks, grown) = (&self.initial_ranks, self.grown);
-        let module = surgery::apply_to_module(module, plan, ranks, noise, grown)
+        let module = surgery::apply_to_module(module, plan, ranks, noise, init, grown)
             .map_err(|error| (untouched, error))?;
         *optimizer = next_optimizer;
         self.grown += plan.grown.len();
@@ -269,16 +382,29 @@ impl RankAllocator {
         Ok(module)
     }
 
-    fn read_gates(&self, views: &[AdapterView]) -> Result<Vec<AdapterGates>, CoreError> {
+    /// What the policy decides from.
+    fn read(
+        &self,
+        views: &[AdapterView],
+        optimizer: Option<&ModuleOptimizer>,
+    ) -> Result<Vec<AdapterGates>, CoreError> {
         if views.len() != self.paths.len() {
             let (seen, known) = (views.len(), self.paths.len());
             let detail = format!("has {seen} adapters; it had {known} when the run began");
             return Err(CoreError::adapter("(module)", detail));
         }
+        let mut values = match optimizer {
+            Some(optimizer) if self.config.policy.logic().needs_importance() => {
+                importance(views, optimizer)?
+            }
+            _ => Vec::new(),
+        }
+        .into_iter();
         views
             .iter()
             .zip(&self.paths)
             .map(|(view, path)| {
+                let importance = values.next().unwrap_or_default();
                 if !ends_with_name(&view.path, path) {
                     let detail = format!("was at `{path}` when the run began");
                     return Err(CoreError::adapter(&view.path, detail));
@@ -290,6 +416,7 @@ impl RankAllocator {
                     d_out,
                     initial_rank: *self.initial_ranks.get(path).unwrap_or(&view.rank()),
                     gates: if asleep { Vec::new() } else { view.gates()? },
+                    importance: if asleep { Vec::new() } else { importance },
                     path: path.clone(),
                 })
             })

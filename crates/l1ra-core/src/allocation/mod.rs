@@ -1,14 +1,21 @@
 //! Rank allocation: when ranks move, which ones, and how the move is carried out.
 //!
-//! The decision is pure logic over plain numbers ([`plan`](mod@plan)); carrying it out on parameters and on
-//! optimizer state is another piece ([`surgery`]); [`schedule`] says when; [`RankAllocator`] puts
-//! the three together for one training run.
+//! | part | does |
+//! |---|---|
+//! | [`policies`] | what each policy begins with, when it moves ranks, and its decision |
+//! | [`start`] | ranks before the first step, from a measurement of every layer |
+//! | [`plan`](mod@plan) | the decision during the run: plain numbers in, [`RankPlan`] out |
+//! | `importance` | what a rank is worth, from the adapter and the optimizer's moments |
+//! | [`schedule`] | when ranks move |
+//! | [`surgery`] | the plan carried out on A, c, B and on the optimizer's moments |
+//! | [`RankAllocator`] | all of it together, for one training run |
 
 mod allocator;
-mod conserving;
+mod importance;
 pub mod plan;
-mod reference;
+pub mod policies;
 pub mod schedule;
+pub mod start;
 mod state;
 pub mod surgery;
 

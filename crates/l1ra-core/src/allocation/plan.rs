@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    allocation::{conserving, reference},
     config::{BudgetUnit, L1raConfig, Policy},
     error::CoreError,
 };
@@ -19,8 +18,11 @@ pub struct AdapterGates {
     pub d_out: usize,
     /// Rank the adapter started with.
     pub initial_rank: usize,
-    /// Gates of its ranks. Empty for an adapter that lost its last rank.
+    /// Gates of its ranks. Empty for an adapter without a rank.
     pub gates: Vec<f32>,
+    /// What each rank is worth to the loss, in a unit that all adapters share; empty where the policy
+    /// does not ask for it ([`importance`](super::importance)).
+    pub importance: Vec<f32>,
 }
 
 impl AdapterGates {
@@ -50,7 +52,7 @@ pub struct PlanRules {
     pub reassign: bool,
     /// Whether an adapter that lost a rank may not grow in the same update.
     pub exclude_pruned: bool,
-    /// Most ranks of one adapter; `None`: four times its initial rank.
+    /// Most ranks of one adapter; `None`: what the policy has.
     pub max_rank: Option<usize>,
     /// Whether an adapter may lose its last rank.
     pub allow_zero_rank: bool,
@@ -61,7 +63,7 @@ impl PlanRules {
     pub fn new(config: &L1raConfig, adapters: &[AdapterGates]) -> Self {
         let mut rules = Self {
             policy: config.policy,
-            unit: config.budget,
+            unit: config.budget_unit(),
             budget: 0,
             prune_threshold: config.prune_threshold as f32,
             reassign: config.reassign,
@@ -86,10 +88,11 @@ impl PlanRules {
 
     /// Most ranks that `adapter` may hold: the cap, bounded by its matrix, never below its start.
     pub fn capacity(&self, adapter: &AdapterGates) -> usize {
+        let initial = adapter.initial_rank;
         let cap = self
             .max_rank
-            .unwrap_or(4 * adapter.initial_rank)
-            .max(adapter.initial_rank);
+            .unwrap_or_else(|| self.policy.logic().max_rank(initial))
+            .max(initial);
         cap.min(adapter.d_in.min(adapter.d_out))
     }
 }
@@ -144,6 +147,10 @@ pub struct RankPlan {
     pub spare: usize,
     /// Whether all optimizer moments are dropped (a quirk of the reference policy).
     pub restart_optimizer: bool,
+    /// Ranks of each adapter, as they were before the plan, whose gates are put below 1 (`l1ra`); empty
+    /// where a policy marks none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marked: Vec<Vec<usize>>,
 }
 
 /// JSON has no infinity.
@@ -193,17 +200,21 @@ pub fn plan(adapters: &[AdapterGates], rules: &PlanRules) -> Result<RankPlan, Co
             return Err(CoreError::adapter(&adapter.path, detail));
         }
     }
-    Ok(match rules.policy {
-        Policy::L1ra => conserving::plan(adapters, rules),
-        Policy::Reference => reference::plan(adapters, rules),
-        Policy::Fixed => unchanged(adapters),
-    })
+    Ok(rules.policy.logic().decide(adapters, rules))
 }
 
-fn unchanged(adapters: &[AdapterGates]) -> RankPlan {
-    let counts = vec![0; adapters.len()];
-    let pruned = vec![Vec::new(); adapters.len()];
-    assemble(adapters, pruned, &counts)
+/// The plan that gives each adapter as many ranks as `ranks` say: the last ones go, new ones come at the
+/// end.
+pub(crate) fn resized(adapters: &[AdapterGates], ranks: &[usize]) -> RankPlan {
+    let each = || adapters.iter().map(|adapter| adapter.gates.len()).zip(ranks);
+    let pruned = each().map(|(now, next)| (*next.min(&now)..now).collect());
+    let added: Vec<usize> = each().map(|(now, next)| next.saturating_sub(now)).collect();
+    let mut plan = assemble(adapters, pruned.collect(), &added);
+    let grown = added.iter().enumerate();
+    plan.grown = grown
+        .flat_map(|(index, count)| std::iter::repeat_n(index, *count))
+        .collect();
+    plan
 }
 
 /// A plan from what is pruned and added, its report fields empty.
@@ -231,5 +242,6 @@ pub(crate) fn assemble(
         order: Vec::new(),
         grown: Vec::new(),
         restart_optimizer: false,
+        marked: Vec::new(),
     }
 }

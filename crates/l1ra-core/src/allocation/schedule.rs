@@ -1,6 +1,7 @@
 //! When ranks move, validated before the first step.
 
 use crate::{
+    allocation::policies::Gates,
     config::{L1raConfig, Policy},
     error::ConfigError,
 };
@@ -19,48 +20,56 @@ pub struct UpdateSchedule {
 impl UpdateSchedule {
     /// The schedule for a run of `total_steps` with `warmup_steps`.
     ///
-    /// The period is `⌊update_ratio · total_steps⌋`. The reference policy updates at every multiple
-    /// of it before the end; the l1ra policy leaves out those within the warm-up and those within
-    /// the last `settle_ratio` of the run, so that new ranks have time to train.
+    /// The period is `⌊update_ratio · total_steps⌋`; a policy has a
+    /// [window](crate::allocation::policies::RankPolicy::window) within which updates happen.
     ///
     /// # Errors
     /// [`ConfigError::Schedule`] when a run could never move a rank, or would move them more often
-    /// than it has steps.
+    /// than it has steps; with `l1ra`, which needs no schedule, there are then no updates.
     pub fn new(
         config: &L1raConfig,
         total_steps: usize,
         warmup_steps: usize,
     ) -> Result<Self, ConfigError> {
-        if config.policy == Policy::Fixed {
-            return Ok(Self {
-                period: usize::MAX,
-                first: 1,
-                last: 0,
-            });
-        }
+        let logic = config.policy.logic();
+        let Some(window) = logic.window(config, total_steps, warmup_steps) else {
+            return Ok(Self::never());
+        };
         let period = (config.update_ratio * total_steps as f64) as usize;
+        let choice = logic.gates() == Gates::Marked; // Nothing was asked for that could not be had.
         if period == 0 {
+            if choice {
+                return Ok(Self::never());
+            }
             return Err(ConfigError::Schedule {
                 detail: more_updates_than_steps(config, total_steps),
             });
         }
-        let (first, last) = match config.policy {
-            Policy::L1ra => {
-                let settle = (config.settle_ratio * total_steps as f64).ceil() as usize;
-                (warmup_steps + 1, total_steps.saturating_sub(settle))
-            }
-            _ => (1, total_steps),
-        };
+        let (first, last) = window.into_inner();
         let schedule = Self {
             period,
             first,
             last: last.min(total_steps.saturating_sub(1)),
         };
-        if schedule.count() == 0 {
-            let detail = schedule.never(config, total_steps, warmup_steps);
+        if schedule.count() == 0 && !choice {
+            let detail = schedule.without_updates(config, total_steps, warmup_steps);
             return Err(ConfigError::Schedule { detail });
         }
         Ok(schedule)
+    }
+
+    /// A schedule without updates.
+    fn never() -> Self {
+        Self {
+            period: usize::MAX,
+            first: 1,
+            last: 0,
+        }
+    }
+
+    /// Steps between two updates; `usize::MAX` where there are none.
+    pub fn period(&self) -> usize {
+        self.period
     }
 
     /// Whether ranks are updated after `step` optimizer steps.
@@ -85,9 +94,9 @@ impl UpdateSchedule {
             .filter(move |step| *step >= first)
     }
 
-    fn never(&self, config: &L1raConfig, total_steps: usize, warmup_steps: usize) -> String {
+    fn without_updates(&self, config: &L1raConfig, total_steps: usize, warmup_steps: usize) -> String {
         let settle = match config.policy {
-            Policy::L1ra => format!(
+            Policy::Lasso => format!(
                 ", a warm-up of {warmup_steps} steps and none in the last {:.0} % (settle_ratio)",
                 config.settle_ratio * 100.0
             ),
@@ -96,7 +105,7 @@ impl UpdateSchedule {
         format!(
             "no update would ever happen: {total_steps} optimizer steps, one update every {} \
              (update_ratio = {}){settle}. Train for more steps, lower update_ratio, warmup or \
-             settle_ratio, or set policy = \"fixed\"",
+             settle_ratio, or set policy = \"lora\"",
             self.period, config.update_ratio
         )
     }
@@ -105,7 +114,7 @@ impl UpdateSchedule {
 fn more_updates_than_steps(config: &L1raConfig, total_steps: usize) -> String {
     format!(
         "update_ratio = {} asks for more updates than the {total_steps} optimizer steps of this \
-         run. Use an update_ratio of at least {:.3}, train for more steps, or set policy = \"fixed\"",
+         run. Use an update_ratio of at least {:.3}, train for more steps, or set policy = \"lora\"",
         config.update_ratio,
         1.0 / total_steps.max(1) as f64
     )
@@ -132,7 +141,7 @@ mod tests {
 
     #[test]
     fn ours_waits_for_the_warm_up_and_stops_before_the_end() {
-        let schedule = UpdateSchedule::new(&config(Policy::L1ra, 0.1), 100, 10).unwrap();
+        let schedule = UpdateSchedule::new(&config(Policy::Lasso, 0.1), 100, 10).unwrap();
         assert_eq!(
             schedule.steps().collect::<Vec<_>>(),
             [20, 30, 40, 50, 60, 70, 80]
@@ -141,12 +150,12 @@ mod tests {
 
     #[test]
     fn impossible_schedules_say_what_to_change() {
-        let never = UpdateSchedule::new(&config(Policy::L1ra, 0.9), 10, 0).unwrap_err();
+        let never = UpdateSchedule::new(&config(Policy::Lasso, 0.9), 10, 0).unwrap_err();
         assert!(
             never.to_string().contains("no update would ever happen"),
             "{never}"
         );
-        let often = UpdateSchedule::new(&config(Policy::L1ra, 0.01), 10, 0).unwrap_err();
+        let often = UpdateSchedule::new(&config(Policy::Lasso, 0.01), 10, 0).unwrap_err();
         assert!(
             often.to_string().contains("more updates than the 10"),
             "{often}"

@@ -10,6 +10,7 @@ use burn::{
 
 use crate::{
     allocation::plan::{RankChange, RankPlan},
+    config::Init,
     error::CoreError,
     init::Noise,
     optim::record::OptimizerEntries,
@@ -30,8 +31,7 @@ struct Edit {
 /// Applies `plan` to every adapter of `module`.
 ///
 /// Surviving columns of A, gates and rows of B keep their bits. A new rank has `c = 1`, a zero row
-/// in B and a column of A drawn from `noise`, divided by the adapter's initial rank; so it changes
-/// no output when it arrives. `grown_before` ranks were grown earlier in the run, to count on.
+/// in B and a column of A drawn from `noise` as `init` says; so it changes no output when it arrives. `grown_before` ranks were grown earlier in the run, to count on.
 ///
 /// An adapter that loses its last rank keeps one slot with `c = 0` and `B = 0`: it adds nothing and
 /// gets no gradient.
@@ -43,6 +43,7 @@ pub fn apply_to_module<M: Module>(
     plan: &RankPlan,
     initial_ranks: &HashMap<String, usize>,
     noise: &mut dyn Noise,
+    init: Init,
     grown_before: usize,
 ) -> Result<M, CoreError> {
     let views = walk::adapters(&module);
@@ -51,9 +52,11 @@ pub fn apply_to_module<M: Module>(
     for (count, index) in plan.grown.iter().enumerate() {
         let (view, change) = pairs.get(*index).ok_or_else(|| missing("(grown)"))?;
         let path = change.path.as_str();
-        let initial = *initial_ranks.get(path).ok_or_else(|| missing(path))? as f32;
-        let mut column = noise.column(path, grown_before + count, view.dims()[0]);
-        column.iter_mut().for_each(|value| *value /= initial);
+        let initial = *initial_ranks.get(path).ok_or_else(|| missing(path))?;
+        let d_in = view.dims()[0];
+        let mut column = noise.column(path, grown_before + count, d_in, init);
+        let unit = init.scale(d_in, initial);
+        column.iter_mut().for_each(|value| *value *= unit);
         columns.entry(*index).or_default().push(column);
     }
     let mut surgeon = Surgeon {
@@ -70,6 +73,48 @@ pub fn apply_to_module<M: Module>(
         }
     }
     Ok(module.map(&mut surgeon))
+}
+
+/// Sets the gates of `module` to `gates`, one list an adapter, and trains those of adapters in `trained`:
+/// the others are constants.
+pub(crate) fn set_gates<M: Module>(module: M, gates: &[Vec<f32>], trained: &[bool]) -> M {
+    let each = gates.iter().zip(trained).map(|(gates, trained)| (gates.clone(), *trained));
+    module.map(&mut GateSetter {
+        path: Vec::new(),
+        gates: each.collect::<Vec<_>>().into_iter(),
+    })
+}
+
+struct GateSetter {
+    path: Vec<String>,
+    gates: std::vec::IntoIter<(Vec<f32>, bool)>,
+}
+
+impl ModuleMapper for GateSetter {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !matches!(walk::split_part(&self.path), Some((_, "lora_c"))) {
+            return param;
+        }
+        let Some((gates, trained)) = self.gates.next() else {
+            return param;
+        };
+        let param = replace(param, |old| {
+            let (dims, device) = (old.dims(), old.device());
+            match dims[0] == gates.len() {
+                true => Tensor::from_data(TensorData::new(gates, dims), &device),
+                false => old,
+            }
+        });
+        param.set_require_grad(trained)
+    }
 }
 
 /// Applies `plan` to the moments of an optimizer: those of surviving ranks keep their bits, those

@@ -368,7 +368,7 @@ fn adapter_facts(recipe: &Recipe, adapters: &[AdapterSpec], workload: &Workload)
         ranks: adapters.iter().map(|adapter| adapter.rank).sum(),
         parameters: workload.adapter_parameters(),
         parameters_at_most: workload.adapter_parameters_at_most(),
-        unit: recipe.adapters.budget,
+        unit: recipe.adapters.budget_unit(),
         policy: recipe.adapters.policy,
     }
 }

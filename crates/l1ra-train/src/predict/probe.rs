@@ -127,11 +127,13 @@ impl<'a> Probe<'a> {
                 let spec = AdapterSpec {
                     path: path.into(),
                     rank,
+                    initial_rank: rank,
                     alpha: 1.0,
                 };
                 let [d_in, d_out] = linear.dims();
-                let dropout = self.workload.options.dropout;
-                let adapter = GatedLora::init(&spec, d_in, d_out, dropout, &noise, &self.device);
+                let options = &self.workload.options;
+                let start = (options.dropout, options.initial_values());
+                let adapter = GatedLora::init(&spec, d_in, d_out, start, &noise, &self.device);
                 linear.adapter = Some(adapter);
             }
         });

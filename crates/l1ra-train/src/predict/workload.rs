@@ -275,9 +275,9 @@ impl Workload {
     pub fn adapter_parameters_at_most(&self) -> usize {
         let now = self.adapter_parameters();
         let options = &self.options;
-        if options.policy == Policy::Fixed
+        if options.budget_unit() == BudgetUnit::Parameters
             || !options.reassign
-            || options.budget == BudgetUnit::Parameters
+            || !matches!(options.policy, Policy::Lasso | Policy::Reference)
         {
             return now;
         }

@@ -1,8 +1,44 @@
-//! The `l1ra` decision: the budget is conserved whatever happens.
+//! Every gate is pulled to zero; the budget is conserved whatever happens.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, ops::RangeInclusive};
 
-use crate::allocation::plan::{AdapterGates, PlanRules, RankPlan, assemble};
+use super::{Gates, RankPolicy};
+use crate::{
+    allocation::plan::{AdapterGates, PlanRules, RankPlan, assemble},
+    config::{Init, L1raConfig},
+};
+
+/// The authors' method with what is a defect there mended.
+pub(super) struct Lasso;
+
+impl RankPolicy for Lasso {
+    fn gates(&self) -> Gates {
+        Gates::Trained
+    }
+
+    fn init(&self) -> Init {
+        Init::Gaussian
+    }
+
+    /// After the warm-up, and not in the last `settle_ratio` of the run: new ranks have time to train.
+    fn window(
+        &self,
+        config: &L1raConfig,
+        steps: usize,
+        warmup: usize,
+    ) -> Option<RangeInclusive<usize>> {
+        let settle = (config.settle_ratio * steps as f64).ceil() as usize;
+        Some(warmup + 1..=steps.saturating_sub(settle))
+    }
+
+    fn max_rank(&self, initial: usize) -> usize {
+        4 * initial
+    }
+
+    fn decide(&self, adapters: &[AdapterGates], rules: &PlanRules) -> RankPlan {
+        plan(adapters, rules)
+    }
+}
 
 /// Prunes gates that are zero and deals what the budget then leaves, one rank at a time:
 /// round-robin in descending order of the smallest gate before pruning, first to the adapters that
@@ -14,7 +50,7 @@ use crate::allocation::plan::{AdapterGates, PlanRules, RankPlan, assemble};
 ///   their own ranks back. In parameters, it is never above the budget, and below it by less than
 ///   the cheapest rank that may still grow.
 /// - Ties are broken by path, so neither ids nor the order of the input matter.
-pub(super) fn plan(adapters: &[AdapterGates], rules: &PlanRules) -> RankPlan {
+fn plan(adapters: &[AdapterGates], rules: &PlanRules) -> RankPlan {
     let pruned: Vec<Vec<usize>> = adapters.iter().map(|a| dead_ranks(a, rules)).collect();
     let excluded: Vec<usize> = (0..adapters.len())
         .filter(|index| !pruned[*index].is_empty())
@@ -120,8 +156,16 @@ mod tests {
     use super::*;
     use crate::{
         allocation::plan::plan,
-        config::{BudgetUnit, L1raConfig},
+        config::{BudgetUnit, L1raConfig, Policy},
     };
+
+    fn config() -> L1raConfig {
+        L1raConfig {
+            policy: Policy::Lasso,
+            budget: Some(BudgetUnit::Ranks),
+            ..Default::default()
+        }
+    }
 
     fn adapter(path: &str, dims: [usize; 2], gates: &[f32]) -> AdapterGates {
         let [d_in, d_out] = dims;
@@ -132,6 +176,7 @@ mod tests {
             d_out,
             initial_rank: gates.len(),
             gates,
+            importance: Vec::new(),
         }
     }
 
@@ -146,7 +191,7 @@ mod tests {
             adapter("b", [8, 8], &[0.5, 0.2]),
             adapter("c", [8, 8], &[0.4, 0.9]),
         ];
-        let plan = decide(&L1raConfig::default(), &adapters);
+        let plan = decide(&config(), &adapters);
         assert_eq!(plan.ranks(), [1, 2, 3]);
         assert!(!plan.restart_optimizer);
     }
@@ -157,7 +202,7 @@ mod tests {
             adapter("a", [8, 8], &[0.0, 0.3]),
             adapter("b", [8, 8], &[0.0, 0.2]),
         ];
-        let plan = decide(&L1raConfig::default(), &adapters);
+        let plan = decide(&config(), &adapters);
         assert_eq!(plan.ranks(), [2, 2]);
     }
 
@@ -171,7 +216,7 @@ mod tests {
         let config = L1raConfig {
             max_rank: Some(6),
             rank: 2,
-            ..Default::default()
+            ..config()
         };
         let plan = decide(&config, &adapters);
         assert_eq!(plan.ranks(), [1, 3, 6]);
@@ -183,10 +228,10 @@ mod tests {
             adapter("a", [8, 8], &[0.0, 0.0]),
             adapter("b", [8, 8], &[0.5, 0.2]),
         ];
-        assert_eq!(decide(&L1raConfig::default(), &adapters).ranks(), [1, 3]);
+        assert_eq!(decide(&config(), &adapters).ranks(), [1, 3]);
         let config = L1raConfig {
             allow_zero_rank: true,
-            ..Default::default()
+            ..config()
         };
         assert_eq!(decide(&config, &adapters).ranks(), [0, 4]);
     }
@@ -198,8 +243,8 @@ mod tests {
             adapter("b", [10, 10], &[0.5, 0.2]),
         ];
         let config = L1raConfig {
-            budget: BudgetUnit::Parameters,
-            ..Default::default()
+            budget: Some(BudgetUnit::Parameters),
+            ..config()
         };
         // A freed rank of `a` is 9 parameters, one of `b` costs 21: it goes back to `a`.
         assert_eq!(decide(&config, &adapters).ranks(), [2, 2]);

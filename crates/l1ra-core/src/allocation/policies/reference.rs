@@ -1,13 +1,45 @@
 //! The authors' decision, step by step (raul-singh/L1RA at 76be3bb), quirks included.
 
-use crate::allocation::plan::{AdapterGates, PlanRules, RankPlan, assemble};
+use std::ops::RangeInclusive;
+
+use super::{Gates, RankPolicy};
+use crate::{
+    allocation::plan::{AdapterGates, PlanRules, RankPlan, assemble},
+    config::{Init, L1raConfig},
+};
+
+/// The authors' method to the letter.
+pub(super) struct Reference;
+
+impl RankPolicy for Reference {
+    fn gates(&self) -> Gates {
+        Gates::Trained
+    }
+
+    fn init(&self) -> Init {
+        Init::Gaussian
+    }
+
+    fn window(
+        &self,
+        _config: &L1raConfig,
+        steps: usize,
+        _warmup: usize,
+    ) -> Option<RangeInclusive<usize>> {
+        Some(1..=steps)
+    }
+
+    fn decide(&self, adapters: &[AdapterGates], rules: &PlanRules) -> RankPlan {
+        plan(adapters, rules)
+    }
+}
 
 /// Prunes every gate under the threshold, keeps the LAST one where all would go, and deals the
 /// spare ranks one by one, round-robin, to the adapters without a gate under the threshold, in
 /// descending order of their smallest gate before pruning.
 ///
 /// With no adapter left to grow, the spare ranks are lost and the optimizer restarts all the same.
-pub(super) fn plan(adapters: &[AdapterGates], rules: &PlanRules) -> RankPlan {
+fn plan(adapters: &[AdapterGates], rules: &PlanRules) -> RankPlan {
     let under = |adapter: &AdapterGates| -> Vec<usize> {
         let gates = adapter.gates.iter().enumerate();
         gates
@@ -58,7 +90,7 @@ mod tests {
     use super::*;
     use crate::{
         allocation::plan::plan,
-        config::{L1raConfig, Policy},
+        config::Policy,
     };
 
     fn adapter(path: &str, gates: &[f32]) -> AdapterGates {
@@ -69,6 +101,7 @@ mod tests {
             d_out: 8,
             initial_rank: gates.len(),
             gates,
+            importance: Vec::new(),
         }
     }
 
