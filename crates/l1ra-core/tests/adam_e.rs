@@ -14,7 +14,7 @@ use burn::{
 };
 use common::{Numbers, Small, assert_close, bits, devices, flex, tensor, values};
 use l1ra_core::{
-    AdamE, L1raConfig, Policy, RankPlan,
+    AdamE, Init, L1raConfig, Policy, RankPlan,
     allocation::{RankChange, surgery},
     init::SeededNoise,
     optim::{AdamEConfig, AdamEState, Lasso, adapter_optimizer},
@@ -48,6 +48,8 @@ impl Scalar {
         let moved = p * (1.0 - LR * rule.weight_decay) - step;
         match rule.lasso {
             Lasso::Off => moved,
+            Lasso::Marked if p >= 1.0 => p,
+            Lasso::Marked => (moved - LR * rule.lambda).clamp(0.0, 1.0),
             Lasso::Subgradient => {
                 let sign = if p > 0.0 {
                     1.0
@@ -127,7 +129,7 @@ fn fifty_steps(name: &str, rule: &AdamE, device: &Device) {
             );
         }
         Lasso::Subgradient => assert!(values(&param).iter().any(|c| !(0.0..=1.0).contains(c))),
-        Lasso::Off => {}
+        Lasso::Off | Lasso::Marked => {}
     }
 }
 
@@ -140,6 +142,7 @@ fn fifty_steps_follow_the_formula() {
             fifty_steps(name, &rule(Lasso::Subgradient, 0.0, 0.5, axis), &device);
             fifty_steps(name, &rule(Lasso::Proximal, 0.0, 0.5, axis), &device);
             fifty_steps(name, &rule(Lasso::Proximal, 0.2, 0.5, axis), &device);
+            fifty_steps(name, &rule(Lasso::Marked, 0.0, 0.5, axis), &device);
         }
     }
 }
@@ -155,6 +158,19 @@ fn the_lasso_alone_brings_a_gate_to_exact_zero_and_leaves_it_there() {
     let gates = values(&gates);
     assert_eq!(gates[..2], [0.0, 0.0]);
     assert!((gates[2] - 0.94).abs() < 1e-6, "{gates:?}");
+}
+
+#[test]
+fn a_gate_at_one_is_no_business_of_the_marked_lasso() {
+    let rule = rule(Lasso::Marked, 0.0, 0.5, Some(0));
+    let mut gates = tensor(&[1.0, 0.99, 0.99], [3], &flex());
+    let mut state = None;
+    for _ in 0..200 {
+        // The loss wants the third gate and does not mind the second; the first it would shrink.
+        let grad = tensor(&[1.0, 0.0, -1.0], [3], &flex());
+        (gates, state) = rule.step(LR, gates, grad, state);
+    }
+    assert_eq!(values(&gates), [1.0, 0.0, 1.0]);
 }
 
 #[test]
@@ -214,7 +230,7 @@ fn parameters(module: &Small) -> Vec<(ParamId, usize, Vec<f64>)> {
 /// Burn's own optimizer on a module with its own gradients, against the scalar form fed with them.
 #[test]
 fn burns_module_optimizer_takes_the_same_steps() {
-    for policy in [Policy::L1ra, Policy::Reference] {
+    for policy in [Policy::Lasso, Policy::Reference] {
         let device = flex().autodiff();
         let (mut module, config) = Small::trained(37, [3, 2, 4], &device);
         let config = L1raConfig {
@@ -278,7 +294,7 @@ fn burns_module_optimizer_takes_the_same_steps() {
 fn without_gradient_gates_feel_the_lasso_and_matrices_the_decay() {
     let device = flex().autodiff();
     let (module, config) = Small::trained(41, [3, 2, 4], &device);
-    for policy in [Policy::L1ra, Policy::Reference] {
+    for policy in [Policy::Lasso, Policy::Reference] {
         let config = L1raConfig {
             policy,
             lambda: 0.5,
@@ -330,6 +346,7 @@ fn plan_for(module: &Small, path: &str, pruned: &[usize], added: usize) -> RankP
         order: vec![index],
         grown: vec![index; added],
         restart_optimizer: false,
+        marked: Vec::new(),
     }
 }
 
@@ -345,7 +362,7 @@ fn operate(
         .map(|view| (view.path.clone(), view.rank()))
         .collect();
     let mut noise = SeededNoise::new(config.seed);
-    let module = surgery::apply_to_module(module, plan, &initial, &mut noise, 0).unwrap();
+    let module = surgery::apply_to_module(module, plan, &initial, &mut noise, Init::Gaussian, 0).unwrap();
     (module, optimizer)
 }
 

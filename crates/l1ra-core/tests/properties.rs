@@ -15,7 +15,7 @@ use burn::{
 use burn_pack::Reader;
 use common::{Numbers, Small, assert_close, bits, devices, flex, tensor, values};
 use l1ra_core::{
-    BudgetUnit, L1raConfig, Policy, RankAllocator, RankPlan,
+    BudgetUnit, Init, L1raConfig, Policy, RankAllocator, RankPlan,
     allocation::{AdapterGates, PlanRules, plan, surgery},
     init::SeededNoise,
     optim::{AdamEConfig, adapter_optimizer},
@@ -50,13 +50,14 @@ fn runs(policy: Policy, unit: BudgetUnit) -> impl Strategy<Value = Run> {
                         d_out,
                         initial_rank: rank,
                         gates: vec![1.0; rank],
+                        importance: Vec::new(),
                     }
                 })
                 .collect();
             numbers.shuffle(&mut adapters);
             let config = L1raConfig {
                 policy,
-                budget: unit,
+                budget: Some(unit),
                 max_rank,
                 exclude_pruned,
                 allow_zero_rank,
@@ -192,7 +193,7 @@ proptest! {
     #![proptest_config(config(4000))]
 
     #[test]
-    fn in_ranks_the_budget_is_kept_by_every_plan(run in runs(Policy::L1ra, BudgetUnit::Ranks)) {
+    fn in_ranks_the_budget_is_kept_by_every_plan(run in runs(Policy::Lasso, BudgetUnit::Ranks)) {
         let Run { mut adapters, config, seed } = run;
         let rules = PlanRules::new(&config, &adapters);
         let mut numbers = Numbers::new(seed);
@@ -207,7 +208,7 @@ proptest! {
 
     #[test]
     fn in_parameters_the_budget_is_never_passed_nor_wasted(
-        run in runs(Policy::L1ra, BudgetUnit::Parameters)
+        run in runs(Policy::Lasso, BudgetUnit::Parameters)
     ) {
         let Run { mut adapters, config, seed } = run;
         let rules = PlanRules::new(&config, &adapters);
@@ -238,8 +239,8 @@ proptest! {
     #[test]
     fn the_order_of_the_adapters_does_not_matter(
         run in prop_oneof![
-            runs(Policy::L1ra, BudgetUnit::Ranks),
-            runs(Policy::L1ra, BudgetUnit::Parameters),
+            runs(Policy::Lasso, BudgetUnit::Ranks),
+            runs(Policy::Lasso, BudgetUnit::Parameters),
         ]
     ) {
         let Run { mut adapters, config, seed } = run;
@@ -265,7 +266,7 @@ proptest! {
     }
 
     #[test]
-    fn without_reassignment_the_total_only_shrinks(run in runs(Policy::L1ra, BudgetUnit::Ranks)) {
+    fn without_reassignment_the_total_only_shrinks(run in runs(Policy::Lasso, BudgetUnit::Ranks)) {
         let Run { mut adapters, config, seed } = run;
         let config = L1raConfig { reassign: false, ..config };
         let rules = PlanRules::new(&config, &adapters);
@@ -324,13 +325,14 @@ proptest! {
 #[test]
 fn a_gate_that_is_no_number_is_refused_by_name() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        for policy in [Policy::L1ra, Policy::Reference, Policy::Fixed] {
+        for policy in [Policy::Lasso, Policy::Reference, Policy::Fixed] {
             let adapter = |path: &str, gates: Vec<f32>| AdapterGates {
                 path: path.into(),
                 d_in: 4,
                 d_out: 4,
                 initial_rank: 2,
                 gates,
+                importance: Vec::new(),
             };
             let adapters = [adapter("a", vec![1.0, 0.0]), adapter("b", vec![1.0, bad])];
             let rules = PlanRules::new(
@@ -448,6 +450,7 @@ fn a_plan_carried_out_keeps_the_bits_of_what_survives() {
                     d_out: view.dims()[1],
                     initial_rank: view.rank(),
                     gates: view.gates().unwrap(),
+                    importance: Vec::new(),
                 })
                 .collect();
             let plan = plan(&adapters, &PlanRules::new(&config, &adapters)).unwrap();
@@ -458,7 +461,7 @@ fn a_plan_carried_out_keeps_the_bits_of_what_survives() {
                 .collect();
             let optimizer = surgery::apply_to_optimizer(&optimizer, &module, &plan).unwrap();
             let mut noise = SeededNoise::new(seed);
-            let module = surgery::apply_to_module(module, &plan, &initial, &mut noise, 0).unwrap();
+            let module = surgery::apply_to_module(module, &plan, &initial, &mut noise, Init::Gaussian, 0).unwrap();
             let after = moments(&optimizer);
             assert_eq!(before.len(), after.len());
             for ((old, new), change) in views
@@ -527,7 +530,7 @@ fn a_run_keeps_its_budget_and_an_update_changes_no_output() {
         let device = flex().autodiff();
         let (mut module, config) = Small::trained(seed, [4, 3, 4], &device);
         let config = L1raConfig {
-            budget: unit,
+            budget: Some(unit),
             allow_zero_rank: zero,
             lambda: 2.0,
             update_ratio: 0.1,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use burn::module::Module;
 use common::{SMALL, Small, bits, devices, flex, values};
 use l1ra_core::{
-    RankPlan,
+    Init, RankPlan,
     allocation::{RankChange, surgery},
     init::SeededNoise,
     replica::{check_replica, follow},
@@ -33,6 +33,7 @@ fn moved(module: Small) -> Small {
         grown: vec![2],
         spare: 0,
         restart_optimizer: false,
+        marked: Vec::new(),
         changes: changes.collect(),
     };
     let initial: HashMap<String, usize> = SMALL
@@ -41,7 +42,7 @@ fn moved(module: Small) -> Small {
         .map(|((path, _), rank)| (path.to_string(), rank))
         .collect();
     let mut noise = SeededNoise::new(3);
-    surgery::apply_to_module(module, &plan, &initial, &mut noise, 0).unwrap()
+    surgery::apply_to_module(module, &plan, &initial, &mut noise, Init::Gaussian, 0).unwrap()
 }
 
 #[test]

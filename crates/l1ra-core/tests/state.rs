@@ -81,7 +81,7 @@ fn config(policy: Policy, budget: BudgetUnit, allow_zero_rank: bool) -> L1raConf
     L1raConfig {
         rank: 3,
         policy,
-        budget,
+        budget: Some(budget),
         allow_zero_rank,
         lambda: 4.0,
         ..Default::default()
@@ -99,9 +99,9 @@ fn assert_same(one: &AdapterData, other: &AdapterData) {
 fn a_restored_run_goes_on_to_the_bit() {
     let mut moved = false;
     for (policy, budget, zero) in [
-        (Policy::L1ra, BudgetUnit::Ranks, false),
-        (Policy::L1ra, BudgetUnit::Ranks, true),
-        (Policy::L1ra, BudgetUnit::Parameters, true),
+        (Policy::Lasso, BudgetUnit::Ranks, false),
+        (Policy::Lasso, BudgetUnit::Ranks, true),
+        (Policy::Lasso, BudgetUnit::Parameters, true),
         (Policy::Reference, BudgetUnit::Ranks, false),
         (Policy::Fixed, BudgetUnit::Ranks, false),
     ] {
@@ -130,7 +130,7 @@ fn a_restored_run_goes_on_to_the_bit() {
 
 #[test]
 fn a_state_that_does_not_hold_together_is_refused() {
-    let mut run = Run::new(config(Policy::L1ra, BudgetUnit::Ranks, false));
+    let mut run = Run::new(config(Policy::Lasso, BudgetUnit::Ranks, false));
     (0..5).for_each(|_| run.step());
     let good = run.state();
     good.check().unwrap();

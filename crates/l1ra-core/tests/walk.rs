@@ -13,7 +13,7 @@ use burn::{
 };
 use common::{Numbers, bits, flex, gated, random_adapter, tensor, values};
 use l1ra_core::{
-    AdaptedLinear, GatedLora, L1raConfig,
+    AdaptedLinear, GatedLora, Init, L1raConfig, Policy,
     allocation::{AdapterGates, PlanRules, plan, surgery},
     init::SeededNoise,
     walk::{self, AdapterData},
@@ -234,6 +234,7 @@ fn a_plan_reaches_every_adapter_of_a_custom_module() {
             d_out: 5,
             initial_rank: view.rank(),
             gates: view.gates().unwrap(),
+            importance: Vec::new(),
         })
         .collect();
     for path in ["blocks.1.side", "pair.0", "head"] {
@@ -245,7 +246,7 @@ fn a_plan_reaches_every_adapter_of_a_custom_module() {
     }
     let plan = plan(
         &adapters,
-        &PlanRules::new(&L1raConfig::default(), &adapters),
+        &PlanRules::new(&L1raConfig { policy: Policy::Lasso, ..Default::default() }, &adapters),
     )
     .unwrap();
     assert_eq!(plan.spare, 3);
@@ -254,7 +255,7 @@ fn a_plan_reaches_every_adapter_of_a_custom_module() {
         .map(|view| (view.path.clone(), view.rank()))
         .collect();
     let mut noise = SeededNoise::new(0);
-    let module = surgery::apply_to_module(module, &plan, &initial, &mut noise, 0).unwrap();
+    let module = surgery::apply_to_module(module, &plan, &initial, &mut noise, Init::Gaussian, 0).unwrap();
     let ranks: Vec<usize> = found(&module).into_iter().map(|(_, rank)| rank).collect();
     assert_eq!(ranks, plan.ranks());
     assert_ne!(ranks, FOUND.map(|(_, rank)| rank));

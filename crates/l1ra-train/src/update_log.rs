@@ -70,6 +70,7 @@ mod tests {
                 grown: vec![usize::MAX],
                 spare: 2,
                 restart_optimizer: true,
+                marked: vec![vec![2]],
             },
             gates: vec![vec![0.3, -0.0, 1e-45], Vec::new()],
         }

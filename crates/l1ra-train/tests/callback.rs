@@ -161,7 +161,7 @@ fn config(policy: Policy, budget: BudgetUnit) -> L1raConfig {
         rank: 4,
         alpha: 8.0,
         policy,
-        budget,
+        budget: Some(budget),
         lambda: 1.0,
         eta_c: 0.15,
         update_ratio: 0.15,
@@ -245,7 +245,7 @@ fn two_devices(optim: MultiDeviceOptim) -> (ExecutionStrategy, usize) {
 #[case::sharded(two_devices(MultiDeviceOptim::OptimSharded))]
 fn ranks_move_in_burn_s_strategies(#[case] strategy: (ExecutionStrategy, usize)) {
     let (strategy, epoch) = strategy;
-    let config = config(Policy::L1ra, BudgetUnit::Ranks);
+    let config = config(Policy::Lasso, BudgetUnit::Ranks);
     let steps = EPOCHS * epoch;
     let (learner, ranks) = learner(&config, steps);
     let before = loss(&learner.model().valid());
@@ -288,7 +288,7 @@ fn ranks_move_in_burn_s_strategies(#[case] strategy: (ExecutionStrategy, usize))
 
 #[test]
 fn both_multi_device_strategies_take_the_same_decisions() {
-    let config = config(Policy::L1ra, BudgetUnit::Parameters);
+    let config = config(Policy::Lasso, BudgetUnit::Parameters);
     let run = |optim| {
         let (strategy, epoch) = two_devices(optim);
         let (learner, ranks) = learner(&config, EPOCHS * epoch);
@@ -307,7 +307,7 @@ fn both_multi_device_strategies_take_the_same_decisions() {
 
 #[test]
 fn a_lost_gate_stops_burn_s_training_with_its_reason() {
-    let (learner, ranks) = learner(&config(Policy::L1ra, BudgetUnit::Ranks), 48);
+    let (learner, ranks) = learner(&config(Policy::Lasso, BudgetUnit::Ranks), 48);
     let dir = tempfile::TempDir::new().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();

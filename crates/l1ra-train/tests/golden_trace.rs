@@ -21,7 +21,7 @@ use burn::{
     train::Learner,
 };
 use l1ra_core::{
-    AdaptedModule, GatedLora, L1raConfig, Policy, RankAllocator,
+    AdaptedModule, GatedLora, Init, L1raConfig, Policy, RankAllocator,
     init::Noise,
     optim::{AdamEConfig, adapter_optimizer},
     parse_device, walk,
@@ -113,7 +113,7 @@ struct Bank {
 }
 
 impl Noise for Bank {
-    fn column(&mut self, _path: &str, count: usize, d_in: usize) -> Vec<f32> {
+    fn column(&mut self, _path: &str, count: usize, d_in: usize, _init: Init) -> Vec<f32> {
         self.values[count * self.width..count * self.width + d_in].to_vec()
     }
 }

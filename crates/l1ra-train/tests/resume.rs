@@ -52,23 +52,19 @@ impl Case {
     fn random(seed: u64) -> Self {
         let mut draw = ChaCha8Rng::seed_from_u64(seed);
         let steps = draw.random_range(10..19);
-        let policy = [Policy::L1ra, Policy::L1ra, Policy::Reference, Policy::Fixed]
+        let policy = [Policy::Lasso, Policy::Lasso, Policy::Reference, Policy::Fixed]
             [draw.random_range(0..4_usize)];
         let unit = [BudgetUnit::Ranks, BudgetUnit::Parameters][draw.random_range(0..2_usize)];
         let options = TrainOptions {
             adapters: L1raConfig {
                 rank: draw.random_range(2..5),
                 policy,
-                budget: if policy == Policy::Reference {
-                    BudgetUnit::Ranks
-                } else {
-                    unit
-                },
+                budget: (policy != Policy::Reference).then_some(unit),
                 dropout: [0.0, 0.2][draw.random_range(0..2_usize)],
                 lambda: 2.0,
                 eta_c: 0.1,
                 update_ratio: 0.2,
-                allow_zero_rank: policy == Policy::L1ra && draw.random_bool(0.5),
+                allow_zero_rank: policy == Policy::Lasso && draw.random_bool(0.5),
                 seed,
                 ..Default::default()
             },

@@ -144,7 +144,7 @@ fn adapter_bits(model: &CausalLm) -> Vec<(String, Vec<u32>)> {
 }
 
 #[rstest::rstest]
-#[case(Policy::L1ra)]
+#[case(Policy::Lasso)]
 #[case(Policy::Reference)]
 fn a_run_repeats_to_the_bit(#[case] policy: Policy) {
     let _alone = alone();
@@ -321,7 +321,7 @@ fn a_batch_without_a_target_is_harmless() {
     let train: Vec<Sample> = (0..8)
         .map(|index| row(&mut draw, 12, if index % 2 == 0 { 6 } else { 0 }))
         .collect();
-    let mut options = options(Policy::L1ra);
+    let mut options = options(Policy::Lasso);
     options.batch_size = 1;
     let (model, outcome, steps) = in_order(&options, train.clone());
     assert!(outcome.error.is_none(), "{:?}", outcome.error);
@@ -362,8 +362,8 @@ fn a_batch_without_a_target_is_harmless() {
 #[case(BudgetUnit::Parameters)]
 fn ranks_move_and_the_total_stays_at_the_budget(#[case] unit: BudgetUnit) {
     let _alone = alone();
-    let mut options = options(Policy::L1ra);
-    options.adapters.budget = unit;
+    let mut options = options(Policy::Lasso);
+    options.adapters.budget = Some(unit);
     let run = Run::new(&options);
     let costs: Vec<usize> = walk::adapters(&run.model)
         .iter()
@@ -452,7 +452,7 @@ fn largest_difference(one: &[f32], other: &[f32]) -> f32 {
 }
 
 #[rstest::rstest]
-#[case(Policy::L1ra)]
+#[case(Policy::Lasso)]
 #[case(Policy::Reference)]
 fn the_saved_adapter_gives_the_trained_model_s_logits(#[case] policy: Policy) {
     let _alone = alone();
@@ -541,7 +541,7 @@ fn a_model_that_holds_no_number_stops_before_the_first_step() {
         .norm
         .gamma
         .map(|gamma| gamma.mul_scalar(f32::NAN));
-    let (step, text, saved) = stopped(&options(Policy::L1ra), broken);
+    let (step, text, saved) = stopped(&options(Policy::Lasso), broken);
     assert_eq!((step, saved), (0, false));
     assert_eq!(
         text,
@@ -552,7 +552,7 @@ fn a_model_that_holds_no_number_stops_before_the_first_step() {
 #[test]
 fn a_loss_that_is_lost_stops_at_its_step() {
     let _alone = alone();
-    let mut options = options(Policy::L1ra);
+    let mut options = options(Policy::Lasso);
     (options.lr, options.warmup_steps, options.max_grad_norm) = (1e30, 0, 0.0);
     options.schedule = Shape::Constant;
     let (step, text, saved) = stopped(&options, model());
@@ -579,7 +579,7 @@ fn a_loss_that_is_lost_stops_at_its_step() {
 fn ids_outside_the_vocabulary_are_refused() {
     let mut train = rows(1, 4);
     train[2].ids[1] = 256;
-    let error = Run::of(&options(Policy::L1ra), model(), train)
+    let error = Run::of(&options(Policy::Lasso), model(), train)
         .map(|_| ())
         .unwrap_err();
     assert!(error.is_users_mistake());
@@ -588,7 +588,7 @@ fn ids_outside_the_vocabulary_are_refused() {
         "data = token id 256 (padding 0): ids below the model's vocabulary of 256; \
          is this its tokenizer?"
     );
-    let error = Run::of(&options(Policy::L1ra), model(), Vec::new())
+    let error = Run::of(&options(Policy::Lasso), model(), Vec::new())
         .map(|_| ())
         .unwrap_err();
     assert_eq!(

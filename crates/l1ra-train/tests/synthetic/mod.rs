@@ -91,6 +91,7 @@ pub(crate) fn update(step: usize, ranks: &[usize], after: &[usize]) -> RankUpdat
             grown: grown.collect(),
             spare: changes.iter().map(|change| change.pruned.len()).sum(),
             restart_optimizer: false,
+            marked: Vec::new(),
             changes,
         },
         gates: ranks.iter().map(|rank| vec![0.5; *rank]).collect(),

@@ -50,7 +50,7 @@ fn parameters_of_adapters() {
 #[test]
 fn a_budget_in_parameters_bounds_them() {
     let options = L1raConfig {
-        budget: BudgetUnit::Parameters,
+        budget: Some(BudgetUnit::Parameters),
         ..rank_4("all-linear")
     };
     let bounded = Workload::new(tiny_llama(), &options, Vec::new()).unwrap();
