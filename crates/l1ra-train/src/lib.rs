@@ -22,6 +22,7 @@
 //! | [`eval`] | loss and perplexity of a model on data |
 //! | [`observe`], [`ranks`] | what a run says: live display, lines, JSONL and TensorBoard files |
 //! | [`report`] | a run to look at: HTML, SVG, summary |
+//! | [`compare`] | policies × ranks × learning rates × seeds, with intervals |
 //! | [`memory`] | memory of this process |
 //! | [`run`] | [`finetune`] |
 
@@ -30,6 +31,7 @@ pub mod bench;
 pub mod callback;
 pub mod checkpoint;
 pub mod clip;
+pub mod compare;
 pub mod data;
 mod error;
 pub mod eval;
