@@ -137,17 +137,16 @@ impl Comparison {
 fn check_patterns(file: &RecipeFile, grid: &Grid) -> Result<(), TrainError> {
     let adapters = &file.recipe.adapters;
     let own_rank = grid.ranks == [adapters.rank] && grid.targets.len() == 1;
-    for (key, is_empty) in [
-        ("adapters.rank_pattern", adapters.rank_pattern.is_empty()),
-        ("adapters.alpha_pattern", adapters.alpha_pattern.is_empty()),
-    ] {
-        if !is_empty && !own_rank {
-            let detail = format!(
-                "{key} gives layers values of their own, which a comparison of several ranks cannot scale; \
-                 leave it out, or compare at the recipe's rank alone"
-            );
-            return Err(TrainError::recipe(file.origins.place(key), detail));
-        }
+    let rank = adapters.rank_pattern.keys().next();
+    let rank = rank.map(|layer| format!("adapters.rank_pattern.{layer}"));
+    let alpha = adapters.alpha_pattern.keys().next();
+    let alpha = alpha.map(|layer| format!("adapters.alpha_pattern.{layer}"));
+    if let Some(key) = rank.or(alpha).filter(|_| !own_rank) {
+        let detail = format!(
+            "{key} gives layers a value of their own, which a comparison of several ranks cannot scale; \
+             leave it out, or compare at the recipe's rank alone"
+        );
+        return Err(TrainError::recipe(file.origins.place(&key), detail));
     }
     Ok(())
 }

@@ -15,8 +15,8 @@ pub(super) fn sentences(table: &Table) -> Vec<String> {
         sentences.extend(compared(row, table));
     }
     sentences.extend(caution(table));
-    let edges = table.rows.iter().filter_map(at_edge);
-    sentences.extend(edges);
+    sentences.extend(at_edge(table, Edge::Lowest, "lowest", "lower"));
+    sentences.extend(at_edge(table, Edge::Highest, "highest", "higher"));
     sentences.extend(failures(table));
     sentences
 }
@@ -91,14 +91,17 @@ fn caution(table: &Table) -> Vec<String> {
     said
 }
 
-fn at_edge(row: &Row) -> Option<String> {
-    let (which, other) = match row.edge? {
-        Edge::Lowest => ("lowest", "lower"),
-        Edge::Highest => ("highest", "higher"),
-    };
+fn at_edge(table: &Table, edge: Edge, which: &str, other: &str) -> Option<String> {
+    let rows = table.rows.iter().filter(|row| row.edge == Some(edge));
+    let rows: Vec<String> = rows
+        .map(|row| format!("{} (r = {})", row.policy, row.rank))
+        .collect();
+    if rows.is_empty() {
+        return None;
+    }
     Some(format!(
-        "{}, r = {}: the best rate, {:e}, is the {which} that was tried; a {other} one may be better.",
-        row.policy, row.rank, row.lr?
+        "The best rate is the {which} that was tried for {}; a {other} one may be better.",
+        rows.join(", ")
     ))
 }
 
@@ -158,8 +161,7 @@ mod tests {
         insta::assert_snapshot!(text, @"
         l1ra, r = 2: with one seed, the difference to fixed is −0.5000, and shows nothing yet (with 10 % more parameters at the end).
         One seed shows nothing about noise; for an interval, take --seeds 5.
-        fixed, r = 2: the best rate, 1e-3, is the lowest that was tried; a lower one may be better.
-        l1ra, r = 2: the best rate, 1e-3, is the lowest that was tried; a lower one may be better.
+        The best rate is the lowest that was tried for fixed (r = 2), l1ra (r = 2); a lower one may be better.
         ");
     }
 }
