@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Check a recipe and say what it would do; trains nothing
     Plan(PlanArgs),
-    /// Train a recipe under several policies, ranks, rates and seeds, and say what the numbers show
+    /// Compare rank policies, ranks, learning rates and seeds on one recipe
     Compare(CompareArgs),
     /// Show a run: an HTML file, SVGs and a summary
     Report(ReportArgs),

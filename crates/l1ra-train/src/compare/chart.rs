@@ -87,18 +87,21 @@ fn log(parameters: usize) -> f64 {
     (parameters.max(1) as f64).log10()
 }
 
-/// 1, 2 and 5 times powers of ten between two logarithms; their ends where there are too few.
+/// 1, 2 and 5 times powers of ten between two logarithms; where they are few, all multiples; where these
+/// are few as well, two values near the ends.
 fn log_ticks([low, high]: [f64; 2]) -> Vec<(f64, String)> {
-    let powers = (low.floor() as i32)..=(high.ceil() as i32);
-    let values = powers.flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10_f64.powi(power)));
-    let mut values: Vec<f64> = values
-        .filter(|value| (low..=high).contains(&value.log10()))
-        .collect();
-    if values.len() < 2 {
-        values = [0.1, 0.9]
-            .map(|share| 10_f64.powf(low + share * (high - low)))
-            .to_vec();
-    }
+    let within = |steps: &[f64]| -> Vec<f64> {
+        let powers = (low.floor() as i32)..=(high.ceil() as i32);
+        let values = powers.flat_map(|power| steps.iter().map(move |s| s * 10_f64.powi(power)));
+        let inside = |value: &f64| (low..=high).contains(&value.log10());
+        values.filter(inside).collect()
+    };
+    let multiples: Vec<f64> = (1..10).map(f64::from).collect();
+    let ends = || [0.1, 0.9].map(|share| 10_f64.powf(low + share * (high - low)));
+    let values = [within(&[1.0, 2.0, 5.0]), within(&multiples)]
+        .into_iter()
+        .find(|values| values.len() > 2)
+        .unwrap_or_else(|| ends().to_vec());
     let name = |value: f64| match value {
         v if v >= 1e6 => format!("{} M", significant(v / 1e6)),
         v if v >= 1e3 => format!("{} k", significant(v / 1e3)),
@@ -190,14 +193,10 @@ mod tests {
             ticks.into_iter().map(|(_, name)| name).collect()
         };
         assert_eq!(
-            names(9e3, 2.2e5),
-            ["10 k", "20 k", "50 k", "100 k", "200 k"]
+            names(9e3, 2.2e5).join(", "),
+            "10 k, 20 k, 50 k, 100 k, 200 k"
         );
-        assert_eq!(
-            names(163_152.0, 184_656.0),
-            ["165.4 k", "182.4 k"]
-                .map(|n| n.to_string())
-                .map(|n| n.replace(".4", ""))
-        );
+        assert_eq!(names(39e3, 75e3).join(", "), "40 k, 50 k, 60 k, 70 k");
+        assert_eq!(names(163_152.0, 184_656.0).join(", "), "165 k, 182 k");
     }
 }
