@@ -128,7 +128,7 @@ struct Progress {
 impl Progress {
     fn new(output: Output, plain: bool) -> Self {
         let bar = (output.may_draw() && !plain).then(|| {
-            let style = ProgressStyle::with_template("{bar:20} {wide_msg}");
+            let style = ProgressStyle::with_template("{bar:20} {elapsed} {wide_msg}");
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(0).with_style(style)
         });
@@ -153,11 +153,10 @@ impl CompareProgress for Progress {
             .left
             .map_or(String::new(), |left| format!(" · {} left", duration(left)));
         bar.set_message(format!(
-            "run {} of {}  {} · {}{left}",
+            "run {} of {}  {}{left}",
             place.run,
             place.runs,
-            cell.name(),
-            duration(place.seconds)
+            cell.name()
         ));
         vec![Box::new(Steps(bar))]
     }

@@ -1,18 +1,19 @@
 //! [`Comparison`]: everything that can be wrong with a comparison is found before weights are read.
 
-use std::{
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use l1ra_models::weights::linear_dims;
 
 use crate::{
-    checkpoint::{CheckpointFolder, Found, Identity, check_resume, data_mark},
-    compare::{Cell, Grid, RunResult, grid::set_rank, table::FILES},
+    checkpoint::{CheckpointFolder, Found, Identity, data_mark},
+    compare::{
+        Cell, Grid, RunResult,
+        check::{check_folder, check_patterns},
+        grid::set_rank,
+        result::differences,
+    },
     error::TrainError,
-    job::{Job, JobProgress, Plan, adapters_of, check_output},
-    lock::{LOCK_FILE, RunLock},
+    job::{Job, JobProgress, Plan, adapters_of},
     options::TrainOptions,
     recipe::{Recipe, RecipeFile},
     stop::StopSignal,
@@ -95,7 +96,7 @@ impl Comparison {
                 train: train.clone(),
                 eval: eval.clone(),
             };
-            let state = state_of(&folder, &identity, &options, overwrite)?;
+            let state = state_of(&folder, &identity, overwrite)?;
             folders.push(folder);
             runs.push(Run {
                 cell,
@@ -131,54 +132,6 @@ impl Comparison {
         let done = |run: &&Run| matches!(run.state, State::Finished(_));
         self.runs.iter().filter(done).count()
     }
-}
-
-/// A rank for all layers and ranks of single ones cannot both be meant.
-fn check_patterns(file: &RecipeFile, grid: &Grid) -> Result<(), TrainError> {
-    let adapters = &file.recipe.adapters;
-    let own_rank = grid.ranks == [adapters.rank] && grid.targets.len() == 1;
-    let rank = adapters.rank_pattern.keys().next();
-    let rank = rank.map(|layer| format!("adapters.rank_pattern.{layer}"));
-    let alpha = adapters.alpha_pattern.keys().next();
-    let alpha = alpha.map(|layer| format!("adapters.alpha_pattern.{layer}"));
-    if let Some(key) = rank.or(alpha).filter(|_| !own_rank) {
-        let detail = format!(
-            "{key} gives layers a value of their own, which a comparison of several ranks cannot scale; \
-             leave it out, or compare at the recipe's rank alone"
-        );
-        return Err(TrainError::recipe(file.origins.place(&key), detail));
-    }
-    Ok(())
-}
-
-/// The folder must be new, empty or that of a comparison.
-fn check_folder(output: &Path) -> Result<(), TrainError> {
-    check_output(output)?;
-    let entries = match std::fs::read_dir(output) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(TrainError::io(output, error)),
-    };
-    RunLock::check(output)?;
-    if output.join(FILES[0]).is_file() {
-        return Ok(());
-    }
-    for entry in entries {
-        let name = entry
-            .map_err(|error| TrainError::io(output, error))?
-            .file_name();
-        let ours = [RUNS_FOLDER, LOCK_FILE].iter().chain(&FILES);
-        if !ours.into_iter().any(|known| name == *known) {
-            return Err(TrainError::Data {
-                path: output.into(),
-                detail: format!(
-                    "holds `{}`, which is no part of a comparison; choose another folder with --output",
-                    name.display()
-                ),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// The recipe and options of a run, checked.
@@ -234,35 +187,29 @@ fn parameters(recipe: &Recipe, job: &Job) -> Result<usize, TrainError> {
     Ok(of_spec.sum())
 }
 
-fn state_of(
-    folder: &Path,
-    identity: &Identity,
-    options: &TrainOptions,
-    overwrite: bool,
-) -> Result<State, TrainError> {
-    let other = |differences: Vec<String>| TrainError::OtherRun {
-        path: folder.into(),
-        detail: format!(
-            "{}; choose another folder with --output, or run it again with --overwrite",
-            differences.join("; ")
-        ),
+fn state_of(folder: &Path, identity: &Identity, overwrite: bool) -> Result<State, TrainError> {
+    let (saved, state) = match RunResult::read(folder)? {
+        Some(result) => (result.identity.clone(), State::Finished(Box::new(result))),
+        None => match CheckpointFolder::of_run(folder).newest() {
+            Ok(found) => (
+                found.checkpoint.identity.clone(),
+                State::Interrupted(Box::new(found)),
+            ),
+            // Without a whole checkpoint there is nothing to go on from.
+            Err(_) => return Ok(State::New),
+        },
     };
-    if let Some(result) = RunResult::read(folder)? {
-        let differences = result.differences(identity);
-        return match differences.is_empty() {
-            true => Ok(State::Finished(Box::new(result))),
-            false if overwrite => Ok(State::New),
-            false => Err(other(differences)),
-        };
-    }
-    // Without a whole checkpoint there is nothing to go on from.
-    let Ok(found) = CheckpointFolder::of_run(folder).newest() else {
-        return Ok(State::New);
-    };
-    match check_resume(&found.checkpoint, identity, options) {
-        Ok(()) => Ok(State::Interrupted(Box::new(found))),
-        Err(_) if overwrite => Ok(State::New),
-        Err(_) => Err(other(identity.differences(&found.checkpoint.identity))),
+    let differences = differences(identity, &saved);
+    match differences.is_empty() {
+        true => Ok(state),
+        false if overwrite => Ok(State::New),
+        false => Err(TrainError::OtherRun {
+            path: folder.into(),
+            detail: format!(
+                "{}; choose another folder with --output, or run it again with --overwrite",
+                differences.join("; ")
+            ),
+        }),
     }
 }
 

@@ -1,9 +1,57 @@
-//! The runs as CSV.
+//! [`RunLine`]: the runs as CSV.
 
-use crate::compare::{Table, table::RunLine};
+use serde::Serialize;
+
+use crate::compare::{RunResult, Table};
 
 const HEAD: &str = "policy,rank,lr,seed,eval_loss,parameters_start,parameters_end,ranks_moved,\
                     step_seconds,peak_bytes,run\n";
+
+/// A run, as a line.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunLine {
+    /// The policy, with its targets where the grid has several.
+    pub policy: String,
+    /// Initial rank, of the grid's first targets.
+    pub rank: usize,
+    /// Learning rate.
+    pub lr: f64,
+    /// Seed.
+    pub seed: u64,
+    /// Eval loss after training.
+    pub eval_loss: Option<f64>,
+    /// Adapter parameters at the start.
+    pub parameters_start: usize,
+    /// The same at the end.
+    pub parameters_end: usize,
+    /// Ranks that ended in another adapter.
+    pub ranks_moved: usize,
+    /// Seconds of an optimizer step.
+    pub step_seconds: f64,
+    /// Peak memory, bytes.
+    pub peak_bytes: Option<u64>,
+    /// Name of the run, and of its folder in `runs`.
+    pub run: String,
+}
+
+impl RunLine {
+    pub(super) fn new(result: &RunResult) -> Self {
+        let cell = &result.cell;
+        Self {
+            policy: cell.arm(),
+            rank: cell.rank,
+            lr: cell.lr,
+            seed: cell.seed,
+            eval_loss: result.loss,
+            parameters_start: result.parameters[0],
+            parameters_end: result.parameters[1],
+            ranks_moved: result.moved,
+            step_seconds: result.step_seconds,
+            peak_bytes: result.peak_bytes,
+            run: cell.name(),
+        }
+    }
+}
 
 impl Table {
     /// Every run as a line of CSV, numbers in full; what is not known is empty.

@@ -23,13 +23,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `grid.rs` | [`Grid`], [`Cell`]: which runs, and the recipe of each |
-//! | `comparison.rs`, `runs.rs` | [`Comparison`]: checked, and run |
+//! | `check.rs`, `comparison.rs`, `runs.rs` | [`Comparison`]: checked, and run |
 //! | `result.rs` | [`RunResult`]: a finished run |
 //! | `statistics.rs` | [`Estimate`]: means with intervals; rank correlation |
 //! | `table.rs`, `sentence.rs` | [`Table`]: the rows, and what they show |
-//! | `markdown.rs`, `csv.rs`, `page.rs`, `chart.rs` | the table as files |
+//! | `markdown.rs`, `csv.rs`, `page.rs`, `chart.rs` | the table as files, [`RunLine`] among them |
 
 mod chart;
+mod check;
 mod comparison;
 mod csv;
 mod grid;
@@ -42,6 +43,7 @@ mod statistics;
 mod table;
 
 pub use comparison::Comparison;
+pub use csv::RunLine;
 pub use grid::{BASELINE, Cell, Grid, name, policy, targets};
 pub use result::{RESULT_FILE, RunResult};
 pub use runs::{CompareProgress, Place};

@@ -110,25 +110,24 @@ impl RunResult {
         write_whole(&path, (text + "\n").as_bytes()).map_err(|error| TrainError::io(path, error))
     }
 
-    /// What keeps this result from being that of a run with `identity`, one sentence each.
-    pub(super) fn differences(&self, identity: &Identity) -> Vec<String> {
-        let mut found = identity.differences(&self.identity);
-        for key in STRICT {
-            let then = self.identity.settings.pointer(key);
-            let now = identity.settings.pointer(key);
-            if let (Some(then), Some(now)) = (then, now)
-                && then != now
-            {
-                let name = key.trim_start_matches('/').replace('/', ".");
-                found.push(format!("{name} is {now}, and was {then}"));
-            }
-        }
-        found
-    }
-
     /// Final ranks, in the module's order.
     pub fn final_ranks(&self) -> Vec<f64> {
         let entries = self.ranks.entries.iter();
         entries.map(|entry| entry.after as f64).collect()
     }
+}
+
+/// What keeps a run with `identity` from being the one of `saved`, one sentence each.
+pub(super) fn differences(identity: &Identity, saved: &Identity) -> Vec<String> {
+    let mut found = identity.differences(saved);
+    for key in STRICT {
+        let (then, now) = (saved.settings.pointer(key), identity.settings.pointer(key));
+        if let (Some(then), Some(now)) = (then, now)
+            && then != now
+        {
+            let name = key.trim_start_matches('/').replace('/', ".");
+            found.push(format!("{name} is {now}, and was {then}"));
+        }
+    }
+    found
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     compare::{
-        BASELINE, Estimate, Grid, RunResult, grid::name, mean_spearman, page, sentence::sentences,
+        BASELINE, Estimate, Grid, RunResult, csv::RunLine, mean_spearman, page, sentence::sentences,
     },
     error::TrainError,
     observe::AdapterInfo,
@@ -79,33 +79,6 @@ pub enum Edge {
     Highest,
 }
 
-/// A run, as a line.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RunLine {
-    /// The policy, with its targets where the grid has several.
-    pub policy: String,
-    /// Initial rank, of the grid's first targets.
-    pub rank: usize,
-    /// Learning rate.
-    pub lr: f64,
-    /// Seed.
-    pub seed: u64,
-    /// Eval loss after training.
-    pub eval_loss: Option<f64>,
-    /// Adapter parameters at the start.
-    pub parameters_start: usize,
-    /// The same at the end.
-    pub parameters_end: usize,
-    /// Ranks that ended in another adapter.
-    pub ranks_moved: usize,
-    /// Seconds of an optimizer step.
-    pub step_seconds: f64,
-    /// Peak memory, bytes.
-    pub peak_bytes: Option<u64>,
-    /// Name of the run, and of its folder in `runs`.
-    pub run: String,
-}
-
 impl Table {
     /// The table of `results`, which are those of every run of `grid`.
     pub fn new(grid: &Grid, results: Vec<RunResult>) -> Self {
@@ -132,7 +105,7 @@ impl Table {
             grid: grid.clone(),
             rows,
             sentences: Vec::new(),
-            runs: results.iter().map(line).collect(),
+            runs: results.iter().map(RunLine::new).collect(),
             results,
         };
         table.sentences = sentences(&table);
@@ -276,33 +249,13 @@ pub(super) fn adapters(run: &RunResult) -> Vec<AdapterInfo> {
     entries.map(info).collect()
 }
 
-fn line(result: &RunResult) -> RunLine {
-    let cell = &result.cell;
-    RunLine {
-        policy: match &cell.targets {
-            Some(_) => cell.arm(),
-            None => name(cell.policy),
-        },
-        rank: cell.rank,
-        lr: cell.lr,
-        seed: cell.seed,
-        eval_loss: result.loss,
-        parameters_start: result.parameters[0],
-        parameters_end: result.parameters[1],
-        ranks_moved: result.moved,
-        step_seconds: result.step_seconds,
-        peak_bytes: result.peak_bytes,
-        run: cell.name(),
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use l1ra_core::target::Targets;
 
     use super::*;
     use crate::{
-        compare::{Cell, policy},
+        compare::{Cell, name, policy},
         ranks::{RankEntry, RankTable},
     };
 
