@@ -52,9 +52,9 @@ fn compared(row: &Row, table: &Table) -> Option<String> {
 
 /// What parameters may have to do with it.
 fn unequal(row: &Row, table: &Table) -> String {
-    let base = table.rows.iter();
-    let base = base.filter(|base| base.policy == table.baseline && base.rank == row.rank);
-    let Some(base) = base.last().filter(|base| base.parameters[1] > 0.0) else {
+    let mut rows = table.rows.iter();
+    let base = rows.find(|base| base.policy == table.baseline && base.rank == row.rank);
+    let Some(base) = base.filter(|base| base.parameters[1] > 0.0) else {
         return String::new();
     };
     let share = row.parameters[1] / base.parameters[1] - 1.0;
