@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Check a recipe and say what it would do; trains nothing
     Plan(PlanArgs),
+    /// Compare rank policies, ranks, learning rates and seeds on one recipe
+    Compare(CompareArgs),
     /// Show a run: an HTML file, SVGs and a summary
     Report(ReportArgs),
     /// Say what a model, adapter or data file holds
@@ -128,6 +130,37 @@ pub(crate) struct PlanArgs {
     /// Leave the time out: it is measured on the device, for a few seconds
     #[arg(long)]
     pub(crate) no_time: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// Rank policies; default: lora and the recipe's own
+    #[arg(long, value_name = "P,…", value_delimiter = ',')]
+    pub(crate) policies: Option<Vec<String>>,
+    /// Initial ranks; default: the recipe's. The scale alpha / rank is that of the recipe
+    #[arg(long, value_name = "R,…", value_delimiter = ',')]
+    pub(crate) ranks: Option<Vec<usize>>,
+    /// Learning rates, of which each policy is shown at its best; default: the recipe's
+    #[arg(long, value_name = "LR,…", value_delimiter = ',')]
+    pub(crate) lrs: Option<Vec<f64>>,
+    /// Number of seeds, of the adapters and of the data's order [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
+    /// Layers with an adapter, several choices: "all-linear;q_proj,v_proj". The rank of all but the
+    /// first is chosen for as many parameters as the first has, or somewhat fewer; default: the recipe's
+    #[arg(long, value_name = "T;…", value_delimiter = ';')]
+    pub(crate) targets: Option<Vec<String>>,
+    /// A line a run in place of the progress bar
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Run again what is in the folder with other settings, model or data
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Train although the predicted memory is not there
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// A model, and perhaps an adapter on it.
@@ -298,7 +331,7 @@ fn command() -> clap::Command {
     let sampling = recipe::keys_of::<Sampling>();
     let data = recipe::keys_of::<l1ra_train::data::DataOptions>();
     let mut command = Cli::command();
-    for name in ["train", "plan"] {
+    for name in ["train", "plan", "compare"] {
         let keys = keys.clone();
         command = command.mut_subcommand(name, |c| c.after_long_help(keys));
     }

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Command::Merge(args) => commands::merge(args, &output),
         Command::Export(args) => commands::export(args, &output),
         Command::Plan(args) => commands::plan(args, &output),
+        Command::Compare(args) => commands::compare(args, &output),
         Command::Report(args) => commands::report(args, &output),
         Command::Inspect(args) => commands::inspect(args, &output),
         Command::Devices(args) => commands::devices(args, &output),

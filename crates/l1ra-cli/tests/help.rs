@@ -6,8 +6,9 @@ mod support;
 use insta::assert_snapshot;
 use support::Place;
 
-const COMMANDS: [&str; 10] = [
-    "train", "eval", "generate", "merge", "export", "plan", "report", "inspect", "devices", "bench",
+const COMMANDS: [&str; 11] = [
+    "train", "eval", "generate", "merge", "export", "plan", "compare", "report", "inspect",
+    "devices", "bench",
 ];
 
 /// What the program says to `args`, on standard output and nowhere else.

@@ -22,6 +22,7 @@
 //! | [`eval`] | loss and perplexity of a model on data |
 //! | [`observe`], [`ranks`] | what a run says: live display, lines, JSONL and TensorBoard files |
 //! | [`report`] | a run to look at: HTML, SVG, summary |
+//! | [`compare`] | policies × ranks × learning rates × seeds, with intervals |
 //! | [`memory`] | memory of this process |
 //! | [`spectrum`] | what ranks would be worth in every layer, before the first step |
 //! | [`run`] | [`finetune`] |
@@ -31,6 +32,7 @@ pub mod bench;
 pub mod callback;
 pub mod checkpoint;
 pub mod clip;
+pub mod compare;
 pub mod data;
 mod error;
 pub mod eval;

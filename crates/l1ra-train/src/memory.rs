@@ -30,6 +30,12 @@ pub fn peak_resident_bytes() -> Option<u64> {
     system::peak()
 }
 
+/// Begins [`peak_resident_bytes`] anew, at what is in memory now; whether the system did. Linux only,
+/// and not in every container.
+pub fn reset_peak() -> bool {
+    system::reset_peak()
+}
+
 /// Bytes that Burn's allocator holds on a device with memory of its own, free pages that it keeps for
 /// later among them; `None` for a CPU, whose tensors are in the process's memory.
 pub fn device_bytes(device: &Device) -> Option<u64> {
@@ -102,6 +108,10 @@ mod system {
         kib_field(&read_to_string("/proc/self/status").ok()?, "VmHWM:")
     }
 
+    pub(super) fn reset_peak() -> bool {
+        std::fs::write("/proc/self/clear_refs", "5").is_ok()
+    }
+
     pub(super) fn available() -> Option<u64> {
         let machine = read_to_string("/proc/meminfo")
             .ok()
@@ -126,6 +136,10 @@ mod system {
 
     pub(super) fn peak() -> Option<u64> {
         None
+    }
+
+    pub(super) fn reset_peak() -> bool {
+        false
     }
 
     pub(super) fn available() -> Option<u64> {

@@ -5,12 +5,12 @@ use std::{
     fmt,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::plural::counted;
 
 /// Ranks of an adapter before and after a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RankEntry {
     /// Path of the adapted layer.
     pub path: String,
@@ -21,7 +21,7 @@ pub struct RankEntry {
 }
 
 /// Ranks of all adapters, shown as one row a layer and one column a module.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RankTable {
     /// One entry an adapter, in the module's order.
     pub entries: Vec<RankEntry>,

@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod bench;
+mod compare;
 mod devices;
 mod eval;
 mod export;
@@ -12,6 +13,7 @@ mod report;
 mod train;
 
 pub(crate) use bench::bench;
+pub(crate) use compare::compare;
 pub(crate) use devices::devices;
 pub(crate) use eval::eval;
 pub(crate) use export::export;

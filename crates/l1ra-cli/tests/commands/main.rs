@@ -6,6 +6,7 @@ mod support;
 
 mod bench;
 mod browser;
+mod compare;
 mod devices;
 mod eval;
 mod export;

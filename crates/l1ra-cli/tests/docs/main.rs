@@ -53,6 +53,7 @@ pages! {
     data: "docs/data.md",
     how_l1ra_works: "docs/how-l1ra-works.md",
     report: "docs/report.md",
+    compare: "docs/compare.md",
     embed: "docs/embed.md",
     adapter_files: "docs/adapter-files.md",
     backends: "docs/backends.md",

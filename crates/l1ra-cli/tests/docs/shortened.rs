@@ -32,6 +32,10 @@ pub(crate) fn additions(command: &str, dir: &Path) -> Vec<String> {
     }
     match arguments.iter().find(|word| !word.starts_with('-')) {
         Some(&"train") => [flag(arguments, &["--plain"]), settings(arguments, dir)].concat(),
+        Some(&"compare") => {
+            let plain = flag(arguments, &["--plain"]);
+            [plain, settings(arguments, dir)].concat()
+        }
         Some(&"plan") => [flag(arguments, &["--no-time"]), settings(arguments, dir)].concat(),
         Some(&"eval") => flag(arguments, &["--rows", "8"]),
         Some(&"generate") => flag(arguments, &["--max-new-tokens", "6"]),

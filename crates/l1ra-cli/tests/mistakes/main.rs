@@ -8,6 +8,7 @@ mod support;
 mod adapter_files;
 mod adapters;
 mod command_line;
+mod compare;
 mod data;
 mod device;
 mod generate;

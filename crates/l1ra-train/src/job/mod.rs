@@ -12,4 +12,5 @@ mod summary;
 
 pub use plan::{AdapterFacts, DataFacts, ModelFacts, Plan, TokenisedData};
 pub use ready::{Finished, Job, JobProgress, RECIPE_FILE, holds_run};
+pub(crate) use ready::{adapters_of, check_output, first_of, write_recipe};
 pub use summary::{Prediction, RunSummary, SUMMARY_FILE};

@@ -261,14 +261,14 @@ pub(super) fn devices_of(recipe: &Recipe) -> Result<Vec<Device>, TrainError> {
 }
 
 /// The device that holds the optimizer, and the others.
-pub(super) fn first_of(devices: &[Device]) -> Result<(&Device, &[Device]), TrainError> {
+pub(crate) fn first_of(devices: &[Device]) -> Result<(&Device, &[Device]), TrainError> {
     devices
         .split_first()
         .ok_or_else(|| TrainError::option("device", "(none)", "at least one device"))
 }
 
 /// The adapters that a recipe asks for, none with more ranks than its layer can hold.
-pub(super) fn adapters_of(
+pub(crate) fn adapters_of(
     recipe: &Recipe,
     config: &ModelConfig,
 ) -> Result<Vec<AdapterSpec>, TrainError> {
@@ -283,7 +283,7 @@ pub(super) fn adapters_of(
 }
 
 /// The folder, or the nearest one above it that is there, must be a folder.
-fn check_output(output: &Path) -> Result<(), TrainError> {
+pub(crate) fn check_output(output: &Path) -> Result<(), TrainError> {
     let wrong = |expected: String| TrainError::Option {
         field: "output",
         seen: output.display().to_string(),
@@ -305,7 +305,7 @@ fn check_output(output: &Path) -> Result<(), TrainError> {
 /// Name of the resolved recipe in a run's folder.
 pub const RECIPE_FILE: &str = "recipe.toml";
 
-fn write_recipe(recipe: &Recipe, output: &Path) -> Result<(), TrainError> {
+pub(crate) fn write_recipe(recipe: &Recipe, output: &Path) -> Result<(), TrainError> {
     let path = output.join(RECIPE_FILE);
     let text = format!(
         "# The recipe of this run, with everything that was laid over it (l1ra {}).\n\

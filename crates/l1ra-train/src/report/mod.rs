@@ -24,7 +24,7 @@
 //! | `page.rs`, `heat_table.rs`, `tables.rs`, `data.rs`, `page.{html,css,js}` | the page |
 
 mod adapted;
-mod chart;
+pub(crate) mod chart;
 mod charts;
 mod curve;
 mod data;
@@ -34,9 +34,9 @@ mod heat_table;
 mod history;
 mod info;
 mod lines;
-mod number;
+pub(crate) mod number;
 mod overview;
-mod page;
+pub(crate) mod page;
 mod read;
 mod record;
 mod sentence;
@@ -78,4 +78,29 @@ pub fn write_report(record: &RunRecord, dir: &Path) -> Result<Vec<PathBuf>, Trai
         write(folder.join(format!("{}.svg", chart.name)), chart.file())?;
     }
     Ok(written)
+}
+
+/// Ranks by layer and module type after `step` steps, coloured by their change from those that
+/// `adapters` began with; `None` without adapters.
+pub(crate) fn rank_chart(
+    adapters: Vec<crate::observe::AdapterInfo>,
+    ranks: Vec<usize>,
+    step: usize,
+) -> Option<chart::Chart> {
+    let record = RunRecord {
+        start: Some(crate::observe::RunStart {
+            steps: step,
+            update_steps: Vec::new(),
+            adapters,
+            budget: ranks.iter().sum(),
+            unit: l1ra_core::BudgetUnit::Ranks,
+        }),
+        end: Some(EndRecord {
+            step,
+            ranks,
+            gates: Vec::new(),
+        }),
+        ..Default::default()
+    };
+    history::History::new(&record).map(|history| chart::heat(&history))
 }

@@ -3,7 +3,7 @@
 use crate::plural::plural;
 
 /// `1234567` as `1,234,567`.
-pub(super) fn grouped(value: usize) -> String {
+pub(crate) fn grouped(value: usize) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -16,7 +16,7 @@ pub(super) fn grouped(value: usize) -> String {
 }
 
 /// Bytes in decimal units, three digits: `412 MB`, `1.63 GB`.
-pub(super) fn bytes(value: u64) -> String {
+pub(crate) fn bytes(value: u64) -> String {
     let value = value as f64;
     let (unit, name) = match value {
         v if v >= 1e9 => (1e9, "GB"),
@@ -34,7 +34,7 @@ pub(super) fn bytes(value: u64) -> String {
 }
 
 /// A change with its sign, a true minus: `+3`, `−6`, `0`.
-pub(super) fn signed(value: i64) -> String {
+pub(crate) fn signed(value: i64) -> String {
     match value {
         0 => "0".into(),
         value if value < 0 => format!("−{}", grouped(value.unsigned_abs() as usize)),
@@ -44,7 +44,7 @@ pub(super) fn signed(value: i64) -> String {
 
 /// Two means with one digit after the point, or with as many as it takes, up to three, to tell
 /// them apart.
-pub(super) fn means(before: f64, after: f64) -> (String, String) {
+pub(crate) fn means(before: f64, after: f64) -> (String, String) {
     let shown = |digits: usize| (format!("{before:.digits$}"), format!("{after:.digits$}"));
     let digits = (1..3).find(|digits| {
         let (before, after) = shown(*digits);
@@ -57,7 +57,7 @@ pub(super) fn means(before: f64, after: f64) -> (String, String) {
 }
 
 /// Seconds of a step: `0.75 s`, `12.4 s`, `8.2 ms`.
-pub(super) fn step_seconds(seconds: f64) -> String {
+pub(crate) fn step_seconds(seconds: f64) -> String {
     match seconds {
         s if s < 0.1 => format!("{:.1} ms", s * 1e3),
         s if s < 10.0 => format!("{s:.2} s"),
@@ -66,7 +66,7 @@ pub(super) fn step_seconds(seconds: f64) -> String {
 }
 
 /// `1 rank`, `2 ranks`.
-pub(super) fn counted(count: usize, noun: &str) -> String {
+pub(crate) fn counted(count: usize, noun: &str) -> String {
     format!("{} {noun}{}", grouped(count), plural(count))
 }
 

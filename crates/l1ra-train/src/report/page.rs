@@ -26,15 +26,25 @@ const SCRIPT: &str = include_str!("page.js");
 
 /// The page as text: everything it needs is in it.
 pub(super) fn page(record: &RunRecord, charts: &Charts) -> Result<String, TrainError> {
-    let filled = environment().and_then(|environment| {
-        let template = environment.get_template("page.html")?;
-        template.render(values(record, charts))
-    });
-    // The template is ours: it fails in our tests or not at all.
-    filled.map_err(|error| TrainError::io("report.html", std::io::Error::other(error)))
+    filled("report.html", PAGE, values(record, charts))
 }
 
-fn environment() -> Result<Environment<'static>, Error> {
+/// A template of ours with its values: the text of the file `name`.
+pub(crate) fn filled(name: &str, template: &str, values: Value) -> Result<String, TrainError> {
+    let filled = environment(template).and_then(|environment| {
+        let template = environment.get_template("page.html")?;
+        template.render(values)
+    });
+    // It fails in our tests or not at all.
+    filled.map_err(|error| TrainError::io(name, std::io::Error::other(error)))
+}
+
+/// The style of a page and of the charts in it.
+pub(crate) fn style() -> Value {
+    Value::from_safe_string(format!("{}\n{STYLE}", chart::STYLE))
+}
+
+fn environment(template: &str) -> Result<Environment<'_>, Error> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     let syntax = SyntaxConfig::builder()
@@ -42,7 +52,7 @@ fn environment() -> Result<Environment<'static>, Error> {
         .lstrip_blocks(true)
         .build()?;
     environment.set_syntax(syntax);
-    environment.add_template("page.html", PAGE)?;
+    environment.add_template("page.html", template)?;
     Ok(environment)
 }
 
@@ -53,7 +63,7 @@ fn values(record: &RunRecord, charts: &Charts) -> Value {
     let safe = Value::from_safe_string;
     let inline = |chart: Option<&Chart>| chart.map(|chart| safe(chart.inline()));
     context! {
-        style => safe(format!("{}\n{STYLE}", chart::STYLE)),
+        style => style(),
         script => safe(SCRIPT.to_owned()),
         script_hash => safe(script_hash()),
         data => safe(data::json(record, charts)),

@@ -9,8 +9,8 @@ mod heat;
 mod loss;
 mod modules;
 mod parameters;
-mod plot;
-mod scale;
+pub(crate) mod plot;
+pub(crate) mod scale;
 mod strip;
 
 use serde::Serialize;
@@ -23,55 +23,55 @@ pub(super) use parameters::parameters;
 pub(super) use strip::{strip, strip_size};
 
 /// Style of everything inside an SVG; also part of the page's style.
-pub(super) const STYLE: &str = include_str!("../chart.css");
+pub(crate) const STYLE: &str = include_str!("../chart.css");
 
 /// Most points of a curve.
-pub(super) const POINTS: usize = 2_000;
+pub(crate) const POINTS: usize = 2_000;
 
 /// A drawn chart.
-pub(super) struct Chart {
+pub(crate) struct Chart {
     /// `loss`, `ranks`, …: the name of its file, and of the chart in the page.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What it shows, for readers who do not see it.
-    pub(super) label: String,
+    pub(crate) label: String,
     /// Width and height.
-    pub(super) size: (f64, f64),
+    pub(crate) size: (f64, f64),
     /// Elements, without the `svg` around them.
-    pub(super) body: String,
+    pub(crate) body: String,
     /// Where values are, for the page's script.
-    pub(super) plots: Vec<PlotData>,
+    pub(crate) plots: Vec<PlotData>,
 }
 
 /// Where a plot lies in its chart and what it shows.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct PlotData {
+pub(crate) struct PlotData {
     /// Left, top, right, bottom.
-    pub(super) area: [f64; 4],
+    pub(crate) area: [f64; 4],
     /// Values at the left and the right edge.
-    pub(super) x: [f64; 2],
+    pub(crate) x: [f64; 2],
     /// Values at the bottom and the top edge.
-    pub(super) y: [f64; 2],
+    pub(crate) y: [f64; 2],
     /// The curves.
-    pub(super) series: Vec<Series>,
+    pub(crate) series: Vec<Series>,
 }
 
 /// A curve.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Series {
+pub(crate) struct Series {
     /// What it is called.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// How its values are written.
-    pub(super) format: Format,
+    pub(crate) format: Format,
     /// Whether a value holds until the next one.
-    pub(super) holds: bool,
+    pub(crate) holds: bool,
     /// Its points.
-    pub(super) points: Vec<(f64, f64)>,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 /// How a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// `3.8100`.
     Loss,
     /// `2.0e-3`.
@@ -84,7 +84,7 @@ pub(super) enum Format {
 
 impl Chart {
     /// The chart as an element of a page.
-    pub(super) fn inline(&self) -> String {
+    pub(crate) fn inline(&self) -> String {
         let (name, (width, height)) = (self.name, self.size);
         let label = escape(&self.label);
         format!(
@@ -95,7 +95,7 @@ impl Chart {
     }
 
     /// The chart as a file.
-    pub(super) fn file(&self) -> String {
+    pub(crate) fn file(&self) -> String {
         let (width, height) = self.size;
         let label = escape(&self.label);
         format!(
@@ -109,7 +109,7 @@ impl Chart {
 }
 
 /// Text that is safe in HTML and SVG, in an element or an attribute.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -127,7 +127,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// At most `most` letters of a name.
-pub(super) fn shortened(name: &str, most: usize) -> String {
+pub(crate) fn shortened(name: &str, most: usize) -> String {
     if name.chars().count() <= most {
         return name.to_owned();
     }

@@ -9,7 +9,7 @@ use crate::report::{
 };
 
 /// A plot under construction.
-pub(super) struct Plot {
+pub(crate) struct Plot {
     x: Scale,
     y: Scale,
     body: String,
@@ -18,21 +18,21 @@ pub(super) struct Plot {
 
 /// Where a plot stands in its chart.
 #[derive(Clone, Copy)]
-pub(super) struct Area {
-    pub(super) left: f64,
-    pub(super) top: f64,
-    pub(super) right: f64,
-    pub(super) bottom: f64,
+pub(crate) struct Area {
+    pub(crate) left: f64,
+    pub(crate) top: f64,
+    pub(crate) right: f64,
+    pub(crate) bottom: f64,
 }
 
 /// A place as text: a tenth of a unit is finer than a screen.
-pub(super) fn place(value: f64) -> String {
+pub(crate) fn place(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
 
 /// Text of a class at a place.
-pub(super) fn text(class: &str, x: f64, y: f64, content: &str) -> String {
+pub(crate) fn text(class: &str, x: f64, y: f64, content: &str) -> String {
     let (x, y) = (place(x), place(y));
     format!(
         "<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{}</text>",
@@ -41,7 +41,7 @@ pub(super) fn text(class: &str, x: f64, y: f64, content: &str) -> String {
 }
 
 /// A title with its unit, at the top of a chart.
-pub(super) fn title(x: f64, y: f64, name: &str, unit: &str) -> String {
+pub(crate) fn title(x: f64, y: f64, name: &str, unit: &str) -> String {
     let (x, y) = (place(x), place(y));
     let (name, unit) = (escape(name), escape(unit));
     format!(
@@ -52,9 +52,32 @@ pub(super) fn title(x: f64, y: f64, name: &str, unit: &str) -> String {
 
 impl Plot {
     /// Axes over these values, with grid lines and their numbers; `unit` is what `x` counts.
-    pub(super) fn new(area: Area, x: [f64; 2], y: [f64; 2], whole: bool, unit: &str) -> Self {
+    pub(crate) fn new(area: Area, x: [f64; 2], y: [f64; 2], whole: bool, unit: &str) -> Self {
+        let mut plot = Self::bare(area, x, y);
+        let columns = ((area.right - area.left) / 70.0).clamp(2.0, 8.0) as usize;
+        let ticks = plot.x.ticks(columns, true);
+        let names = tick_names(&ticks);
+        let ticks: Vec<(f64, String)> = ticks.into_iter().zip(names).collect();
+        plot.draw_axes(area, whole, &ticks, unit);
+        plot
+    }
+
+    /// The same with the ticks of `x` as they are given: place and name.
+    pub(crate) fn with_ticks(
+        area: Area,
+        x: [f64; 2],
+        y: [f64; 2],
+        ticks: &[(f64, String)],
+        unit: &str,
+    ) -> Self {
+        let mut plot = Self::bare(area, x, y);
+        plot.draw_axes(area, false, ticks, unit);
+        plot
+    }
+
+    fn bare(area: Area, x: [f64; 2], y: [f64; 2]) -> Self {
         let x = [x[0], if x[1] > x[0] { x[1] } else { x[0] + 1.0 }];
-        let mut plot = Self {
+        Self {
             x: Scale {
                 domain: x,
                 range: [area.left, area.right],
@@ -65,12 +88,10 @@ impl Plot {
             },
             body: String::new(),
             series: Vec::new(),
-        };
-        plot.draw_axes(area, whole, unit);
-        plot
+        }
     }
 
-    fn draw_axes(&mut self, area: Area, whole: bool, unit: &str) {
+    fn draw_axes(&mut self, area: Area, whole: bool, x_ticks: &[(f64, String)], unit: &str) {
         let (left, right) = (place(area.left), place(area.right));
         let rows = ((area.bottom - area.top) / 40.0).clamp(2.0, 6.0) as usize;
         let ticks = self.y.ticks(rows, whole);
@@ -87,16 +108,14 @@ impl Plot {
         self.body.push_str(&format!(
             "<path class=\"lc-axis\" d=\"M{left} {bottom}H{right}\"/>"
         ));
-        let columns = ((area.right - area.left) / 70.0).clamp(2.0, 8.0) as usize;
-        let ticks = self.x.ticks(columns, true);
-        for (tick, name) in ticks.iter().zip(tick_names(&ticks)) {
+        for (tick, name) in x_ticks {
             let x = self.x.at(*tick);
             let (at, end) = (place(x), place(area.bottom + 4.0));
             self.body.push_str(&format!(
                 "<path class=\"lc-axis\" d=\"M{at} {bottom}V{end}\"/>"
             ));
             self.body
-                .push_str(&text("lc-tick lc-middle", x, area.bottom + 18.0, &name));
+                .push_str(&text("lc-tick lc-middle", x, area.bottom + 18.0, name));
         }
         if !unit.is_empty() {
             let middle = f64::midpoint(area.left, area.right);
@@ -114,12 +133,12 @@ impl Plot {
     }
 
     /// The height of a value.
-    pub(super) fn height(&self, value: f64) -> f64 {
+    pub(crate) fn height(&self, value: f64) -> f64 {
         self.y.at(value)
     }
 
     /// A curve of straight lines.
-    pub(super) fn line(&mut self, class: &str, points: &[Point]) {
+    pub(crate) fn line(&mut self, class: &str, points: &[Point]) {
         let mut path = String::new();
         for (index, point) in points.iter().enumerate() {
             let (x, y) = self.at(point);
@@ -130,7 +149,7 @@ impl Plot {
     }
 
     /// A curve whose values hold until the next point, and the last one until `end`.
-    pub(super) fn steps(&mut self, class: &str, points: &[Point], end: f64) {
+    pub(crate) fn steps(&mut self, class: &str, points: &[Point], end: f64) {
         let mut path = String::new();
         for (index, point) in points.iter().enumerate() {
             let (x, y) = self.at(point);
@@ -145,7 +164,7 @@ impl Plot {
     }
 
     /// Dots at points.
-    pub(super) fn dots(&mut self, class: &str, points: &[Point], radius: f64) {
+    pub(crate) fn dots(&mut self, class: &str, points: &[Point], radius: f64) {
         for point in points {
             let (x, y) = self.at(point);
             let (x, y) = (place(x), place(y));
@@ -156,7 +175,7 @@ impl Plot {
     }
 
     /// A level line across the plot.
-    pub(super) fn level(&mut self, class: &str, value: f64) {
+    pub(crate) fn level(&mut self, class: &str, value: f64) {
         let [left, right] = self.x.range;
         let (left, right, y) = (place(left), place(right), place(self.y.at(value)));
         self.path(class, &format!("M{left} {y}H{right}"));
@@ -170,17 +189,17 @@ impl Plot {
     }
 
     /// Elements of the caller's own.
-    pub(super) fn push(&mut self, elements: &str) {
+    pub(crate) fn push(&mut self, elements: &str) {
         self.body.push_str(elements);
     }
 
     /// Tells the page's script of a curve.
-    pub(super) fn tell(&mut self, series: Series) {
+    pub(crate) fn tell(&mut self, series: Series) {
         self.series.push(series);
     }
 
     /// The elements, and what the page's script has to know.
-    pub(super) fn finish(self) -> (String, PlotData) {
+    pub(crate) fn finish(self) -> (String, PlotData) {
         let [left, right] = self.x.range;
         let [bottom, top] = self.y.range;
         let data = PlotData {
@@ -194,7 +213,7 @@ impl Plot {
 }
 
 /// An entry of a legend: a class of line, and its name.
-pub(super) fn legend(x: f64, y: f64, entries: &[(&str, &str)]) -> String {
+pub(crate) fn legend(x: f64, y: f64, entries: &[(&str, &str)]) -> String {
     let mut legend = String::new();
     let mut left = x;
     for (class, name) in entries {

@@ -2,14 +2,14 @@
 
 /// A linear scale from a range of values to a range of places.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scale {
-    pub(super) domain: [f64; 2],
-    pub(super) range: [f64; 2],
+pub(crate) struct Scale {
+    pub(crate) domain: [f64; 2],
+    pub(crate) range: [f64; 2],
 }
 
 impl Scale {
     /// The place of a value.
-    pub(super) fn at(&self, value: f64) -> f64 {
+    pub(crate) fn at(&self, value: f64) -> f64 {
         let [low, high] = self.domain;
         let [from, to] = self.range;
         from + (value - low) / (high - low) * (to - from)
@@ -17,7 +17,7 @@ impl Scale {
 
     /// Round values within the domain, about `count` of them and at least two where it holds two;
     /// whole numbers if asked for.
-    pub(super) fn ticks(&self, count: usize, whole: bool) -> Vec<f64> {
+    pub(crate) fn ticks(&self, count: usize, whole: bool) -> Vec<f64> {
         let [low, high] = self.domain;
         let rough = (high - low) / count.max(1) as f64;
         if !rough.is_finite() || rough <= 0.0 {
@@ -58,7 +58,7 @@ fn multiples(low: f64, high: f64, step: f64) -> Vec<f64> {
 }
 
 /// A domain that holds all `values` with some room above and below; `None` without values.
-pub(super) fn with_room(values: impl Iterator<Item = f64>) -> Option<[f64; 2]> {
+pub(crate) fn with_room(values: impl Iterator<Item = f64>) -> Option<[f64; 2]> {
     let (low, high) = values
         .filter(|value| value.is_finite())
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
@@ -76,7 +76,7 @@ pub(super) fn with_room(values: impl Iterator<Item = f64>) -> Option<[f64; 2]> {
 }
 
 /// The names of ticks, with one unit and as many digits as tell them apart.
-pub(super) fn tick_names(ticks: &[f64]) -> Vec<String> {
+pub(crate) fn tick_names(ticks: &[f64]) -> Vec<String> {
     let largest = ticks
         .iter()
         .fold(0.0_f64, |most, tick| most.max(tick.abs()));
