@@ -6,6 +6,7 @@
 
 mod allocator;
 mod conserving;
+mod outlook;
 pub mod plan;
 mod reference;
 pub mod schedule;
@@ -13,6 +14,7 @@ mod state;
 pub mod surgery;
 
 pub use allocator::{Clamp, RankAllocator, StepOutcome};
+pub use outlook::{GateOutlook, penalises_gates};
 pub use plan::{AdapterGates, PlanRules, RankChange, RankPlan, plan};
 pub use schedule::UpdateSchedule;
 pub use state::{AllocatorState, KnownAdapter};
