@@ -13,6 +13,7 @@ use l1ra_train::{
     bench::Method,
     data::{DataForm, TrainOn},
     recipe,
+    report::Trainer,
 };
 
 /// Fine-tune Llama- and Mistral-family models with adapters whose ranks move.
@@ -273,6 +274,10 @@ pub(crate) struct ExportArgs {
 pub(crate) struct ReportArgs {
     /// Folder of a run
     pub(crate) dir: PathBuf,
+    /// Print the ranks that the run ended with, and nothing else, in the form that another trainer
+    /// takes: peft (JSON) or axolotl (YAML); llama-factory takes one rank for all and is refused
+    #[arg(long, value_name = "TRAINER")]
+    pub(crate) rank_pattern: Option<Trainer>,
 }
 
 #[derive(Args, Debug)]

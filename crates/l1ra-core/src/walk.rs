@@ -113,6 +113,18 @@ impl AdapterView {
 }
 
 impl AdapterData {
+    /// Whether a gate is not zero: without one, the adapter adds nothing.
+    pub fn has_gate(&self) -> bool {
+        self.c.iter().any(|gate| *gate != 0.0)
+    }
+
+    /// Whether `ΔW = A·diag(c)·B` is zero because every rank has a gate or a row of `B` that is.
+    pub fn is_without_effect(&self) -> bool {
+        let rows = self.b.chunks_exact(self.d_out.max(1));
+        let mut ranks = self.c.iter().zip(rows);
+        ranks.all(|(gate, row)| *gate == 0.0 || row.iter().all(|value| *value == 0.0))
+    }
+
     /// Current rank.
     pub fn rank(&self) -> usize {
         self.c.len()

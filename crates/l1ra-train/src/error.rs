@@ -112,6 +112,14 @@ pub enum TrainError {
         /// The prediction of the run's memory, where there is one.
         predicted: Option<String>,
     },
+    /// A run that ended with adapters that change nothing.
+    #[error("the run had no effect: after {steps} steps {detail}")]
+    NoEffect {
+        /// Optimizer steps of the run.
+        steps: usize,
+        /// What was seen and what to change.
+        detail: &'static str,
+    },
     /// A number that is not finite, or a failure within Burn's training.
     #[error("training stopped at step {step}: {detail}")]
     Stopped {
@@ -214,6 +222,7 @@ impl TrainError {
     pub fn is_users_mistake(&self) -> bool {
         match self {
             Self::Stopped { .. }
+            | Self::NoEffect { .. }
             | Self::DeviceFailed { .. }
             | Self::Interrupted { .. }
             | Self::NotSaved { .. } => false,

@@ -14,8 +14,8 @@ use l1ra_core::{
     attach_adapters,
     device::guard,
     optim::{adapter_optimizer, gate_rate},
-    peft::{Layout, install_adapters, save_adapter},
-    walk::{AdapterView, adapter_parameters, adapters},
+    peft::{Layout, install_adapters, save_adapter_data},
+    walk::{AdapterData, AdapterView, adapter_parameters, adapters},
 };
 use l1ra_models::CausalLm;
 use serde::Serialize;
@@ -169,7 +169,8 @@ impl KnownBy {
 /// # Errors
 /// An option or target that cannot work, found before the first step; a checkpoint of another run; a
 /// loss or gate that is not finite; a device that runs out of memory or fails; a file that cannot be
-/// written; [`TrainError::Interrupted`] when `stop` was requested.
+/// written; [`TrainError::Interrupted`] when `stop` was requested; [`TrainError::NoEffect`], with
+/// everything written but an adapter without modules, when the adapters change nothing at the end.
 pub fn finetune(
     options: &TrainOptions,
     input: RunInput<'_>,
@@ -334,18 +335,19 @@ fn train(
         return Err(TrainError::Stopped { step: 0, detail });
     };
     let model = result.model.lm;
-    save_adapter(
-        &model,
-        &options.adapters,
-        input.layout,
-        input.model_name,
-        &input.output.join("adapter"),
-    )?;
-    let trained = adapters(&model);
-    let gates = trained
+    let trained = adapters(&model)
         .iter()
-        .map(AdapterView::gates)
+        .map(AdapterView::data)
         .collect::<Result<Vec<_>, _>>()?;
+    if trained.iter().any(AdapterData::has_gate) {
+        save_adapter_data(
+            &trained,
+            &options.adapters,
+            input.layout,
+            input.model_name,
+            &input.output.join("adapter"),
+        )?;
+    }
     let updates = ranks.updates();
     let end: Vec<usize> = match updates.last() {
         Some(update) => update.plan.ranks(),
@@ -364,13 +366,14 @@ fn train(
             entries: start.adapters.iter().zip(end).map(entry).collect(),
         },
         updates,
-        gates,
+        gates: trained.iter().map(|adapter| adapter.c.clone()).collect(),
         parameters: [parameters_before, adapter_parameters(&model)],
         tokens: progress.tokens,
         seconds: progress.seconds,
         peak_bytes: outcome.peak_bytes,
     };
     strategy.tell(|observer| observer.finished(&report))?;
+    check_effect(&trained, options.steps)?;
     Ok((model, report))
 }
 
@@ -392,6 +395,20 @@ fn measure(
     let directions = 4 * options.adapters.rank + 8;
     let recompute = options.recompute == Recompute::Blocks;
     gradient_spectra(model, &batches, directions, options.adapters.seed, recompute)
+}
+
+/// A run after which the model is what it was is none.
+fn check_effect(trained: &[AdapterData], steps: usize) -> Result<(), TrainError> {
+    if !trained.iter().all(AdapterData::is_without_effect) {
+        return Ok(());
+    }
+    let detail = if trained.iter().any(AdapterData::has_gate) {
+        "every rank has a gate or a row of B that is zero. Raise train.lr, or train for more steps"
+    } else {
+        "every gate is zero, so no adapter was written. The pull of eta_c · lambda took more than the \
+         loss gave back: lower adapters.lambda or adapters.eta_c"
+    };
+    Err(TrainError::NoEffect { steps, detail })
 }
 
 fn adapter_info(view: &AdapterView) -> AdapterInfo {

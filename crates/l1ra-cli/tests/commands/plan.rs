@@ -62,6 +62,7 @@ fn the_repository_s_own_model() {
     model     examples/finetune/model: llama, 6 layers, hidden 192, 3.15 M parameters, f32
     adapters  42 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 336 ranks, 163152 parameters
     ranks     policy l1ra: 8 updates, after steps 40 to 320; budget in ranks, at most 227664 parameters
+    gates     with lambda = 0.2 and eta_c = 0.05 a gate that the loss does not hold is zero after 100 steps
     data      examples/finetune/data/train.jsonl: 3000 records, form messages (recognised)
     data      examples/finetune/data/eval.jsonl: 400 records, form messages (recognised)
     train     3000 samples, 157266 tokens, 86096 targets; 28 to 128 tokens a sample, half of them up to 51, 95 % up to 74; 2 cut (0.1 %), 31 tokens lost
@@ -146,7 +147,7 @@ fn what_a_program_reads_of_a_plan() {
         .keys()
         .map(String::as_str)
         .collect();
-    assert_snapshot!(keys.join(" "), @"recipe model adapters steps epochs update_steps data recompute memory available_bytes advice time");
+    assert_snapshot!(keys.join(" "), @"recipe model adapters steps epochs update_steps gates data recompute memory available_bytes advice time");
     assert_eq!(result["steps"], 8);
     assert_eq!(result["update_steps"], serde_json::json!([2, 4, 6]));
     assert_eq!(result["adapters"]["ranks"], 42 * 4);
@@ -158,4 +159,19 @@ fn what_a_program_reads_of_a_plan() {
     // `-v` says where the memory is.
     assert!(ran.stderr.starts_with("peak memory "), "{}", ran.stderr);
     assert!(ran.stderr.contains("\nmodel     "), "{}", ran.stderr);
+}
+
+#[test]
+fn what_the_penalty_does_is_said_before_the_run() {
+    let place = Place::new();
+    let said = |lambda: &str| {
+        let lambda = format!("adapters.lambda={lambda}");
+        let ran = place
+            .run(&["plan", "recipe.toml", "--no-time", "--set", &lambda])
+            .well();
+        let line = ran.stdout.lines().find(|line| line.starts_with("gates"));
+        line.unwrap_or_default().to_string()
+    };
+    assert_snapshot!(said("1e-3"), @"gates     with lambda = 0.001 and eta_c = 0.02 the penalty takes at most 0.00012 from a gate before the last update: no rank moves unless the loss itself pushes its gate to zero");
+    assert_snapshot!(said("0"), @"gates     no penalty: no rank moves unless the loss itself pushes its gate to zero");
 }

@@ -4,7 +4,10 @@ use std::fs;
 
 use insta::assert_snapshot;
 
-use crate::support::{Place, made_run::write_run};
+use crate::{
+    run::trained,
+    support::{Place, made_run::write_run},
+};
 
 fn place() -> Place {
     let place = Place::new();
@@ -151,4 +154,80 @@ fn what_a_program_reads_of_a_report() {
     for file in result["files"].as_array().unwrap() {
         assert!(place.path(file.as_str().unwrap()).is_file(), "{file}");
     }
+}
+
+#[test]
+fn the_ranks_for_another_trainer() {
+    let run = trained();
+    let ask = |trainer: &str| run.place.run(&["report", "out", "--rank-pattern", trainer]);
+    let peft: serde_json::Value = serde_json::from_str(&ask("peft").well().stdout).unwrap();
+    let targets = peft["target_modules"].as_array().unwrap();
+    assert!(!targets.is_empty());
+    for path in targets {
+        let key = path.as_str().unwrap().replace('.', r"\.");
+        let number = |pattern: &str| peft[pattern][&key].as_f64().unwrap();
+        // The run's scale is alpha / rank = 1.
+        assert_eq!(number("alpha_pattern"), number("rank_pattern"), "{key}");
+    }
+    let config = run.place.read("out/adapter/adapter_config.json");
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    for key in ["r", "lora_alpha", "target_modules", "rank_pattern"] {
+        assert_eq!(peft[key], config[key], "{key}");
+    }
+    let axolotl = ask("axolotl").well().stdout;
+    assert!(
+        axolotl.contains("\nlora_rank_pattern:\n  'model\\.layers\\."),
+        "{axolotl}"
+    );
+    let refused = ask("llama-factory");
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert_snapshot!(refused.stderr.trim(), @"error: --rank-pattern llama-factory: has no key for ranks by module: `lora_rank` is one number for all. Take peft or axolotl, or give it the run's adapter to go on from (`adapter_name_or_path`)");
+}
+
+#[test]
+fn a_run_without_an_adapter_has_no_ranks_to_give() {
+    let ran = place().run(&["report", "run", "--rank-pattern", "peft"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert_snapshot!(ran.stderr.trim(), @"error: run/adapter: is not there; a run writes it at its end, unless every gate is zero");
+}
+
+#[test]
+fn gates_that_are_zero_are_said() {
+    let place = place();
+    let text = place.read("run/ranks.jsonl");
+    let mut lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let write = |lines: &[serde_json::Value]| {
+        let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+        place.write("run/ranks.jsonl", lines.join("\n") + "\n");
+    };
+    let end = lines.len() - 1;
+    let gates = lines[end]["gates"].as_array_mut().unwrap();
+    for gate in gates[0].as_array_mut().unwrap() {
+        *gate = 0.0.into();
+    }
+    write(&lines);
+    let said = report(&place);
+    assert!(
+        said.contains("\ngates       3 of 24 are zero, these ranks have no effect\n"),
+        "{said}"
+    );
+    assert!(said.contains("Most adaptation was needed in"), "{said}");
+
+    let gates = lines[end]["gates"].as_array_mut().unwrap();
+    for gate in gates
+        .iter_mut()
+        .flat_map(|list| list.as_array_mut().unwrap())
+    {
+        *gate = 0.0.into();
+    }
+    write(&lines);
+    let said = report(&place);
+    assert!(!said.contains("Most adaptation"), "{said}");
+    assert!(
+        said.contains("Every gate is zero at the end: the adapters change nothing"),
+        "{said}"
+    );
 }

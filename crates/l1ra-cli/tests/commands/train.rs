@@ -240,3 +240,45 @@ fn a_run_without_a_recipe() {
     let again = [&["--quiet"], &args[..], &["--overwrite"]].concat();
     assert_eq!(place.run(&again).well().stderr, "");
 }
+
+#[test]
+fn a_penalty_that_nothing_can_hold_is_refused_before_the_run() {
+    let place = Place::new();
+    let gates = ["--set", "adapters.lambda=8", "--set", "adapters.eta_c=0.1"];
+    let ran = place.run(&[&["train", "recipe.toml", "--plain"], gates.as_slice()].concat());
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    let error = ran.stderr.lines().last().unwrap_or_default();
+    assert_snapshot!(error, @"error: --set adapters.lambda=8: adapters.lambda = 8: below 1: above, the pull of eta_c · lambda = 0.8 a step is more than Adam's step of about eta_c = 0.1 can hold, so every gate is zero after 2 of the 8 steps and the run has no effect. 0.5 is a first try for a run of this length");
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn a_run_without_any_effect_is_a_failure() {
+    let place = Place::new();
+    // A pull of 1.5 a step: gone at once, but not for certain by the arithmetic of `plan`.
+    let gates = ["--set", "adapters.lambda=1", "--set", "adapters.eta_c=1.5"];
+    let fixed = ["--set", "adapters.policy=fixed"];
+    let ran = place.run(
+        &[
+            &["train", "recipe.toml", "--plain"],
+            gates.as_slice(),
+            &fixed,
+        ]
+        .concat(),
+    );
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let error = ran.stderr.lines().last().unwrap_or_default();
+    assert_snapshot!(error, @"error: the run had no effect: after 8 steps every gate is zero, so no adapter was written. The pull of eta_c · lambda took more than the loss gave back: lower adapters.lambda or adapters.eta_c");
+    for file in [
+        "metrics.jsonl",
+        "ranks.jsonl",
+        "recipe.toml",
+        "report.html",
+        "checkpoints",
+    ] {
+        assert!(place.path(&format!("out/{file}")).exists(), "{file}");
+    }
+    assert!(!place.path("out/adapter").exists());
+    let said = place.run(&["report", "out"]).well().stdout;
+    assert!(said.contains("Every gate is zero at the end"), "{said}");
+}

@@ -106,7 +106,8 @@ fn the_code_of_the_chapter_runs() {
         "train.warmup_steps=1".to_string(),
         "train.eval_every=0".to_string(),
         "adapters.update_ratio=0.5".to_string(),
-        "adapters.lambda=50".to_string(),
+        "adapters.lambda=1".to_string(),
+        "adapters.eta_c=0.5".to_string(),
     ];
     let log = output.path().join("ranks.log");
     let file = std::fs::File::create(&log).unwrap();

@@ -12,6 +12,7 @@
 
 mod allocator;
 mod importance;
+mod outlook;
 pub mod plan;
 pub mod policies;
 pub mod schedule;
@@ -20,6 +21,7 @@ mod state;
 pub mod surgery;
 
 pub use allocator::{Clamp, RankAllocator, StepOutcome};
+pub use outlook::{GateOutlook, penalises_gates};
 pub use plan::{AdapterGates, PlanRules, RankChange, RankPlan, plan};
 pub use schedule::UpdateSchedule;
 pub use state::{AllocatorState, KnownAdapter};

@@ -66,7 +66,7 @@ impl Layout {
     ) -> (Value, Vec<NamedTensor>) {
         let alive: Vec<&AdapterData> = adapters
             .iter()
-            .filter(|adapter| adapter.c.iter().any(|gate| *gate != 0.0))
+            .filter(|adapter| adapter.has_gate())
             .collect();
         let widest = alive
             .iter()
@@ -122,7 +122,7 @@ impl Layout {
 }
 
 /// A whole number without a fraction: llama.cpp and older readers expect an integer alpha.
-fn number(value: f64) -> Value {
+pub(super) fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e9 {
         json!(value as i64)
     } else {

@@ -16,12 +16,14 @@ mod describe;
 mod files;
 mod layout;
 mod load;
+mod pattern;
 mod reader;
 mod sidecar;
 
 pub use describe::{AdapterFiles, describe_adapter};
 pub use layout::Layout;
 pub use load::{AdapterSet, install_adapters, load_adapter};
+pub use pattern::RankPattern;
 pub use reader::Reader;
 
 use std::path::Path;
@@ -48,7 +50,8 @@ pub(crate) const PREFIX: &str = "base_model.model.";
 /// adapter that it had.
 ///
 /// # Errors
-/// When the folder cannot be written, or a value is not finite.
+/// When the folder cannot be written, a value is not finite, or every gate is zero: PEFT loads no
+/// adapter without a module.
 pub fn save_adapter<M: Module>(
     module: &M,
     config: &L1raConfig,
@@ -66,7 +69,7 @@ pub fn save_adapter<M: Module>(
 /// [`save_adapter`] for adapters that are on the host already.
 ///
 /// # Errors
-/// When the folder cannot be written, or a value is not finite.
+/// As [`save_adapter`].
 pub fn save_adapter_data(
     adapters: &[walk::AdapterData],
     config: &L1raConfig,
@@ -75,6 +78,7 @@ pub fn save_adapter_data(
     dir: &Path,
 ) -> Result<(), CoreError> {
     check_finite(adapters)?;
+    check_alive(adapters, dir)?;
     std::fs::create_dir_all(dir).map_err(|error| CoreError::io(dir, error))?;
     let (peft_config, tensors) = layout.encode(adapters, config, base_model);
     let [weights, beside] = [WEIGHTS_FILE, SIDECAR_FILE].map(|name| dir.join(name));
@@ -87,6 +91,23 @@ pub fn save_adapter_data(
     ])
 }
 
+/// Something must be left once adapters whose gates are all zero are left out.
+fn check_alive(adapters: &[walk::AdapterData], dir: &Path) -> Result<(), CoreError> {
+    if adapters.iter().any(walk::AdapterData::has_gate) {
+        return Ok(());
+    }
+    let seen = match adapters.len() {
+        0 => "there are no adapters".to_string(),
+        1 => "every gate of the one adapter is zero".to_string(),
+        count => format!("every gate of the {count} adapters is zero"),
+    };
+    let detail = format!(
+        "not written, as {seen}: the files would hold no module, and PEFT loads none without. Train \
+         with a lower lambda or eta_c, so that gates are left"
+    );
+    Err(CoreError::file(dir, detail))
+}
+
 fn check_finite(adapters: &[walk::AdapterData]) -> Result<(), CoreError> {
     for adapter in adapters {
         for (name, values) in [("A", &adapter.a), ("c", &adapter.c), ("B", &adapter.b)] {
@@ -97,4 +118,41 @@ fn check_finite(adapters: &[walk::AdapterData]) -> Result<(), CoreError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_without_a_module_is_not_written() {
+        let adapter = walk::AdapterData {
+            path: "q_proj".into(),
+            d_in: 1,
+            d_out: 1,
+            a: vec![1.0, 1.0],
+            c: vec![0.0, 0.0],
+            b: vec![1.0, 1.0],
+            scale: 1.0,
+        };
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("adapter");
+        let save = |adapters: &[walk::AdapterData]| {
+            let config = L1raConfig::default();
+            save_adapter_data(adapters, &config, Layout::default(), "base", &dir)
+        };
+        let refused = save(&[adapter.clone(), adapter.clone()]).unwrap_err();
+        assert!(
+            refused.to_string().ends_with(
+                "adapter: not written, as every gate of the 2 adapters is zero: the files would hold no \
+                 module, and PEFT loads none without. Train with a lower lambda or eta_c, so that gates \
+                 are left"
+            ),
+            "{refused}"
+        );
+        assert!(!dir.exists());
+        let mut held = adapter.clone();
+        held.c[1] = 0.5;
+        save(&[adapter, held]).unwrap();
+    }
 }

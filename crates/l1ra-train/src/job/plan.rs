@@ -3,7 +3,11 @@
 use std::{fmt, path::Path};
 
 use burn::tensor::Device;
-use l1ra_core::{BudgetUnit, Policy, allocation::UpdateSchedule, target::AdapterSpec};
+use l1ra_core::{
+    BudgetUnit, Policy,
+    allocation::{GateOutlook, UpdateSchedule},
+    target::AdapterSpec,
+};
 use l1ra_models::{
     ModelConfig,
     weights::{ParameterCount, parameter_count},
@@ -49,6 +53,8 @@ pub struct Plan {
     pub epochs: f64,
     /// Steps after which ranks are updated.
     pub update_steps: Vec<usize>,
+    /// What the penalty does to the gates.
+    pub gates: GateOutlook,
     /// The data.
     pub data: DataFacts,
     /// What becomes of the recipe's `train.recompute`: off or blocks.
@@ -193,6 +199,7 @@ impl Plan {
         let options = recipe.options(recipe.train.steps_for(train));
         options.validate()?;
         options.check_devices(devices.len())?;
+        check_gates(&options)?;
         let (batch, length) = (options.batch_size, recipe.data.max_length);
         let full = MicroBatch::full(batch, length, batch * length);
         let outline = Outline {
@@ -331,6 +338,7 @@ impl Outline<'_> {
             steps: options.steps,
             epochs: window / self.rows.max(1) as f64,
             update_steps: schedule.steps().collect(),
+            gates: gate_outlook(options)?,
             recipe: recipe.clone(),
             data: self.data,
             recompute,
@@ -340,6 +348,17 @@ impl Outline<'_> {
             time,
         })
     }
+}
+
+fn gate_outlook(options: &TrainOptions) -> Result<GateOutlook, TrainError> {
+    let (steps, warmup) = (options.steps, options.warmup_steps);
+    Ok(GateOutlook::new(&options.adapters, steps, warmup)?)
+}
+
+/// Refuses settings under which every gate reaches zero.
+pub(super) fn check_gates(options: &TrainOptions) -> Result<(), TrainError> {
+    let outlook = gate_outlook(options)?;
+    Ok(outlook.check(&options.adapters, options.steps)?)
 }
 
 fn model_facts(recipe: &Recipe, config: &ModelConfig) -> ModelFacts {
@@ -436,7 +455,9 @@ impl Plan {
                  {most} parameters",
                 word(&facts.unit)
             ),
-        }
+        }?;
+        let gates = self.gates.sentence(&self.recipe.adapters);
+        writeln!(f, "gates     {gates}")
     }
 
     fn write_data(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,7 +22,7 @@ use crate::{
     checkpoint::{CHECKPOINT_FOLDER, CheckpointFolder, Found, check_resume},
     data::{DataProgress, PreparedData, prepare_data},
     error::TrainError,
-    job::{Plan, RunSummary, SUMMARY_FILE},
+    job::{Plan, RunSummary, SUMMARY_FILE, plan::check_gates},
     lock::RunLock,
     observe::{Observer, TensorBoard},
     options::TrainOptions,
@@ -117,6 +117,7 @@ impl Job {
         let options = recipe.options(recipe.train.steps_for(data.train_rows()));
         options.validate()?;
         options.check_devices(devices.len())?;
+        check_gates(&options)?;
         Ok(Self {
             recipe: recipe.resolved(&options),
             options,
@@ -183,7 +184,7 @@ impl Job {
     /// # Errors
     /// A folder that another run holds; weights that cannot be read; a number that is not finite; a
     /// file that cannot be written; [`TrainError::Interrupted`] when [`stop`](Self::stop) was
-    /// requested.
+    /// requested; [`TrainError::NoEffect`], with the report written, when the adapters change nothing.
     pub fn run(
         mut self,
         plan: &Plan,
@@ -227,8 +228,13 @@ impl Job {
             stop: self.stop,
             resume: self.resume.map(|found| Box::new(found.checkpoint)),
         };
-        let (model, report) = finetune(&self.options, input, observers)
-            .map_err(|error| error.with_prediction(&plan.memory))?;
+        let outcome = finetune(&self.options, input, observers);
+        if let Err(TrainError::NoEffect { .. }) = outcome
+            && self.recipe.log.report
+        {
+            write_report(&RunRecord::read(&output)?, &output)?;
+        }
+        let (model, report) = outcome.map_err(|error| error.with_prediction(&plan.memory))?;
         let summary = RunSummary::new(plan, &report, started);
         summary.write(&output)?;
         let mut report_files = Vec::new();

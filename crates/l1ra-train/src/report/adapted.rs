@@ -53,6 +53,8 @@ pub enum Movement {
     None,
     /// Ranks moved.
     Some,
+    /// Every gate is zero at the end, wherever ranks went.
+    AllZero,
 }
 
 /// Where ranks went, which is where the task needed adaptation. [`Display`](fmt::Display) says it
@@ -106,6 +108,7 @@ pub fn most_adapted(record: &RunRecord) -> Adaptation {
         after: &after,
     };
     adaptation.movement = match record.updates.len() {
+        _ if record.has_no_gate() => Movement::AllZero,
         _ if table.entries.iter().any(|e| e.before != e.after) => Movement::Some,
         0 if start.update_steps.is_empty() => Movement::NotScheduled,
         0 => Movement::NotReached,

@@ -20,6 +20,7 @@
 //! | `grid.rs`, `history.rs`, `gates.rs` | adapters by layer and module type, over the updates |
 //! | `adapted.rs`, `sentence.rs` | [`most_adapted`]: which components needed most adaptation |
 //! | `overview.rs`, `summary.rs` | the numbers that matter first; [`summary`] |
+//! | `pattern.rs` | [`rank_pattern`]: the ranks of a run, for other trainers |
 //! | `curve.rs`, `chart/`, `charts.rs` | curves thinned and smoothed; every chart as SVG |
 //! | `page.rs`, `heat_table.rs`, `tables.rs`, `data.rs`, `page.{html,css,js}` | the page |
 
@@ -37,6 +38,7 @@ mod lines;
 pub(crate) mod number;
 mod overview;
 pub(crate) mod page;
+mod pattern;
 mod read;
 mod record;
 mod sentence;
@@ -47,6 +49,7 @@ use std::path::{Path, PathBuf};
 
 pub use adapted::{Adaptation, Movement, PartChange, most_adapted};
 pub use info::RunInfo;
+pub use pattern::{Trainer, rank_pattern};
 pub use record::{EndRecord, Evaluation, RunRecord, UpdateRecord};
 pub use summary::summary;
 

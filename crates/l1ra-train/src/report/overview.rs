@@ -50,6 +50,7 @@ pub(super) fn facts(record: &RunRecord) -> Vec<Fact> {
         memory(record),
         parameters(record),
         ranks(record),
+        zero_gates(record),
     ];
     all.into_iter().flatten().collect()
 }
@@ -163,4 +164,12 @@ fn ranks(record: &RunRecord) -> Option<Fact> {
     let (before, after) = table.totals();
     let note = format!("in total, {} moved", grouped(table.moved()));
     Some(Fact::new("ranks", grouped(after), note).from(grouped(before)))
+}
+
+/// Ranks that are there and do nothing.
+fn zero_gates(record: &RunRecord) -> Option<Fact> {
+    let (zero, all) = record.zero_gates().filter(|(zero, _)| *zero > 0)?;
+    let value = format!("{} of {} are zero", grouped(zero), grouped(all));
+    let note = "these ranks have no effect".into();
+    Some(Fact::new("gates", value, note))
 }

@@ -98,6 +98,22 @@ impl RunRecord {
         self.end.is_some()
     }
 
+    /// Gates at the end that are zero, and all of them; `None` for a run that was cut off.
+    pub fn zero_gates(&self) -> Option<(usize, usize)> {
+        let gates = || self.end.iter().flat_map(|end| end.gates.iter().flatten());
+        self.end.as_ref()?;
+        Some((
+            gates().filter(|gate| **gate == 0.0).count(),
+            gates().count(),
+        ))
+    }
+
+    /// Whether the run ended with adapters and every gate is zero.
+    pub(super) fn has_no_gate(&self) -> bool {
+        let adapters = self.end.as_ref().map_or(0, |end| end.gates.len());
+        adapters > 0 && self.zero_gates().is_some_and(|(zero, all)| zero == all)
+    }
+
     /// The last optimizer step that was written.
     pub fn last_step(&self) -> usize {
         let steps = self.steps.last().map_or(0, |step| step.step);

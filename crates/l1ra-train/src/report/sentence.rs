@@ -17,6 +17,11 @@ pub(super) fn say(adaptation: &Adaptation) -> String {
             return "The run wrote no adapters, so it does not tell where adaptation was needed."
                 .into();
         }
+        Movement::AllZero => {
+            return "Every gate is zero at the end: the adapters change nothing, and the run does not \
+                    tell where adaptation was needed."
+                .into();
+        }
         Movement::NotScheduled => {
             return "No rank update was scheduled, so every adapter kept the rank it started with \
                     and the run does not tell where adaptation was needed."

@@ -28,7 +28,7 @@ pub fn summary(record: &RunRecord) -> String {
     let adaptation = most_adapted(record);
     if let Some(table) = record.ranks().filter(|table| !table.entries.is_empty()) {
         let heading = match adaptation.movement {
-            Movement::Some => format!(
+            Movement::Some | Movement::AllZero => format!(
                 "ranks after {} (change from the start)",
                 counted(adaptation.updates, "update")
             ),

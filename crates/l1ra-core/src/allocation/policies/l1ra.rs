@@ -19,7 +19,7 @@ use crate::{
 
 /// How many times as much a rank must earn per parameter where it would go: it begins anew, and what
 /// the marked one has learnt is lost.
-pub(super) const MARGIN: f32 = 30.0;
+pub(super) const MARGIN: f32 = 10.0;
 /// Largest share of the budget that is marked in an update.
 const TURNOVER: f64 = 0.05;
 
