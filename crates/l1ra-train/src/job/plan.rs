@@ -5,7 +5,7 @@ use std::{fmt, path::Path};
 use burn::tensor::Device;
 use l1ra_core::{
     BudgetUnit, Policy,
-    allocation::{GateOutlook, UpdateSchedule},
+    allocation::{GateOutlook, UpdateSchedule, penalises_gates, policies::Start},
     target::AdapterSpec,
 };
 use l1ra_models::{
@@ -439,9 +439,12 @@ impl Plan {
             names.join(", "),
             counted(*ranks, "rank")
         )?;
-        let policy = word(&facts.policy);
+        let mut policy = word(&facts.policy);
+        if facts.policy.logic().start() == Start::Gradient {
+            policy += ", placed by the gradient before the first step";
+        }
         match self.update_steps.as_slice() {
-            [] => writeln!(f, "ranks     policy {policy}: they never move"),
+            [] => writeln!(f, "ranks     policy {policy}: they never move during the run"),
             [first, .., last] => writeln!(
                 f,
                 "ranks     policy {policy}: {} updates, after steps {first} to {last}; budget in {}, \
@@ -456,6 +459,9 @@ impl Plan {
                 word(&facts.unit)
             ),
         }?;
+        if !penalises_gates(facts.policy) {
+            return Ok(());
+        }
         let gates = self.gates.sentence(&self.recipe.adapters);
         writeln!(f, "gates     {gates}")
     }
