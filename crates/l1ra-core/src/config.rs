@@ -4,9 +4,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    allocation::policies::Start, error::ConfigError, target::Targets,
-};
+use crate::{allocation::policies::Start, error::ConfigError, target::Targets};
 
 /// How ranks are allocated. What each one does is in a file of
 /// [`allocation::policies`](crate::allocation::policies).
@@ -239,7 +237,9 @@ impl L1raConfig {
         check(
             self.open.is_none() || self.policy.logic().start() != Start::Even,
             "open",
-            self.open.as_ref().map_or_else(String::new, ToString::to_string),
+            self.open
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string),
             "left out: with this policy no rank would ever reach these layers; use policy = \"l1ra\"",
         )
     }

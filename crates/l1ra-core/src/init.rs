@@ -83,10 +83,16 @@ mod tests {
     fn values_depend_on_seed_path_and_count_only() {
         let mut noise = SeededNoise::new(7);
         let first = noise.column("a.b", 3, 4, Init::Gaussian);
-        assert_eq!(first, SeededNoise::new(7).column("a.b", 3, 4, Init::Gaussian));
+        assert_eq!(
+            first,
+            SeededNoise::new(7).column("a.b", 3, 4, Init::Gaussian)
+        );
         assert_ne!(first, noise.column("a.c", 3, 4, Init::Gaussian));
         assert_ne!(first, noise.column("a.b", 4, 4, Init::Gaussian));
-        assert_ne!(first, SeededNoise::new(8).column("a.b", 3, 4, Init::Gaussian));
+        assert_ne!(
+            first,
+            SeededNoise::new(8).column("a.b", 3, 4, Init::Gaussian)
+        );
     }
 
     #[test]

@@ -141,9 +141,8 @@ pub fn adapters<M: Module>(module: &M) -> Vec<AdapterView> {
 /// Number of parameters in the adapters of `module`: `r·(d_in + d_out + 1)` each. The slot of an adapter
 /// without ranks counts for nothing.
 pub fn adapter_parameters<M: Module>(module: &M) -> usize {
-    let is_empty = |view: &AdapterView| {
-        view.rank() == 1 && view.gates().is_ok_and(|gates| gates == [0.0])
-    };
+    let is_empty =
+        |view: &AdapterView| view.rank() == 1 && view.gates().is_ok_and(|gates| gates == [0.0]);
     let cost = |view: &AdapterView| match is_empty(view) {
         true => 0,
         false => view.rank() * (view.dims()[0] + view.dims()[1] + 1),

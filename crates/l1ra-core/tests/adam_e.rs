@@ -362,7 +362,8 @@ fn operate(
         .map(|view| (view.path.clone(), view.rank()))
         .collect();
     let mut noise = SeededNoise::new(config.seed);
-    let module = surgery::apply_to_module(module, plan, &initial, &mut noise, Init::Gaussian, 0).unwrap();
+    let module =
+        surgery::apply_to_module(module, plan, &initial, &mut noise, Init::Gaussian, 0).unwrap();
     (module, optimizer)
 }
 

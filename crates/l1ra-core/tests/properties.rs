@@ -461,7 +461,9 @@ fn a_plan_carried_out_keeps_the_bits_of_what_survives() {
                 .collect();
             let optimizer = surgery::apply_to_optimizer(&optimizer, &module, &plan).unwrap();
             let mut noise = SeededNoise::new(seed);
-            let module = surgery::apply_to_module(module, &plan, &initial, &mut noise, Init::Gaussian, 0).unwrap();
+            let module =
+                surgery::apply_to_module(module, &plan, &initial, &mut noise, Init::Gaussian, 0)
+                    .unwrap();
             let after = moments(&optimizer);
             assert_eq!(before.len(), after.len());
             for ((old, new), change) in views

@@ -246,7 +246,13 @@ fn a_plan_reaches_every_adapter_of_a_custom_module() {
     }
     let plan = plan(
         &adapters,
-        &PlanRules::new(&L1raConfig { policy: Policy::Lasso, ..Default::default() }, &adapters),
+        &PlanRules::new(
+            &L1raConfig {
+                policy: Policy::Lasso,
+                ..Default::default()
+            },
+            &adapters,
+        ),
     )
     .unwrap();
     assert_eq!(plan.spare, 3);
@@ -255,7 +261,8 @@ fn a_plan_reaches_every_adapter_of_a_custom_module() {
         .map(|view| (view.path.clone(), view.rank()))
         .collect();
     let mut noise = SeededNoise::new(0);
-    let module = surgery::apply_to_module(module, &plan, &initial, &mut noise, Init::Gaussian, 0).unwrap();
+    let module =
+        surgery::apply_to_module(module, &plan, &initial, &mut noise, Init::Gaussian, 0).unwrap();
     let ranks: Vec<usize> = found(&module).into_iter().map(|(_, rank)| rank).collect();
     assert_eq!(ranks, plan.ranks());
     assert_ne!(ranks, FOUND.map(|(_, rank)| rank));

@@ -32,8 +32,8 @@ use crate::{
     options::TrainOptions,
     ranks::{RankEntry, RankTable},
     recompute::Recompute,
-    spectrum::gradient_spectra,
     schedule::{GateSchedule, WarmupSchedule, adapter_schedule},
+    spectrum::gradient_spectra,
     stop::StopSignal,
     strategy::StepStrategy,
 };
@@ -315,7 +315,10 @@ fn train(
     let learner = Learner::new(
         model,
         optimizer,
-        adapter_schedule(rate, GateSchedule::constant(gate_rate(&options.adapters, &updates))),
+        adapter_schedule(
+            rate,
+            GateSchedule::constant(gate_rate(&options.adapters, &updates)),
+        ),
     );
     let result = SupervisedTraining::new(input.output, train, eval)
         .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
@@ -394,7 +397,13 @@ fn measure(
     // More than a layer is likely to take.
     let directions = 4 * options.adapters.rank + 8;
     let recompute = options.recompute == Recompute::Blocks;
-    gradient_spectra(model, &batches, directions, options.adapters.seed, recompute)
+    gradient_spectra(
+        model,
+        &batches,
+        directions,
+        options.adapters.seed,
+        recompute,
+    )
 }
 
 /// A run after which the model is what it was is none.

@@ -52,8 +52,12 @@ impl Case {
     fn random(seed: u64) -> Self {
         let mut draw = ChaCha8Rng::seed_from_u64(seed);
         let steps = draw.random_range(10..19);
-        let policy = [Policy::Lasso, Policy::Lasso, Policy::Reference, Policy::Fixed]
-            [draw.random_range(0..4_usize)];
+        let policy = [
+            Policy::Lasso,
+            Policy::Lasso,
+            Policy::Reference,
+            Policy::Fixed,
+        ][draw.random_range(0..4_usize)];
         let unit = [BudgetUnit::Ranks, BudgetUnit::Parameters][draw.random_range(0..2_usize)];
         let options = TrainOptions {
             adapters: L1raConfig {

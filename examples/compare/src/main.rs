@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let file = RecipeFile::load(&PathBuf::from(recipe), &overrides)?;
 
     let grid = Grid {
-        policies: vec![policy("fixed")?, policy("l1ra")?],
+        policies: vec![policy("lora")?, policy("l1ra")?],
         ranks: vec![2, 4],
         lrs: vec![2e-3, 5e-3],
         seeds: 3,

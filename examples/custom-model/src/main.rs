@@ -24,7 +24,7 @@ use burn::{
 use clap::Parser;
 use data::{BATCH, Pictures, PicturesBatcher};
 use l1ra_core::{
-    L1raConfig, RankAllocator, attach_adapters,
+    L1raConfig, Policy, RankAllocator, attach_adapters,
     optim::{AdamEConfig, adapter_optimizer},
     walk::{adapters, trainable_parameters},
 };
@@ -70,6 +70,7 @@ fn main() -> Result<()> {
     let config = L1raConfig {
         rank: 6,
         alpha: 6.0,
+        policy: Policy::Lasso,
         lambda: 0.3,
         eta_c: 0.05,
         ..Default::default()

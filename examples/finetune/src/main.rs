@@ -44,13 +44,11 @@ fn main() -> Result<()> {
         adapters: L1raConfig {
             rank: 8,
             alpha: 8.0,
-            lambda: 0.2,
-            eta_c: 0.05,
             ..Default::default()
         },
         steps: 100,
         batch_size: 16,
-        lr: 5e-3,
+        lr: 1e-2,
         warmup_steps: 10,
         ..Default::default()
     };

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::{
     run::{trained, with_data},
-    support::{json_lines, model},
+    support::{Place, json_lines, model},
 };
 
 fn keys(value: &Value) -> String {
@@ -244,7 +244,14 @@ fn a_run_without_a_recipe() {
 #[test]
 fn a_penalty_that_nothing_can_hold_is_refused_before_the_run() {
     let place = Place::new();
-    let gates = ["--set", "adapters.lambda=8", "--set", "adapters.eta_c=0.1"];
+    let gates = [
+        "--set",
+        "adapters.policy=lasso",
+        "--set",
+        "adapters.lambda=8",
+        "--set",
+        "adapters.eta_c=0.1",
+    ];
     let ran = place.run(&[&["train", "recipe.toml", "--plain"], gates.as_slice()].concat());
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     let error = ran.stderr.lines().last().unwrap_or_default();

@@ -246,7 +246,11 @@ impl RankAllocator {
         let adapters = match self.read(&walk::adapters(&module), None) {
             Ok(adapters) if adapters.len() == values.len() => adapters,
             Ok(adapters) => {
-                let detail = format!("{} measurements for {} adapters", values.len(), adapters.len());
+                let detail = format!(
+                    "{} measurements for {} adapters",
+                    values.len(),
+                    adapters.len()
+                );
                 return Err((module, CoreError::adapter("(module)", detail)));
             }
             Err(error) => return Err((module, error)),
@@ -286,7 +290,10 @@ impl RankAllocator {
     /// When the device cannot be read; the module is then as it was.
     pub fn prepare_gates<M: Module>(&self, module: M) -> Result<M, (M, CoreError)> {
         let views = walk::adapters(&module);
-        let gates = views.iter().map(AdapterView::gates).collect::<Result<Vec<_>, _>>();
+        let gates = views
+            .iter()
+            .map(AdapterView::gates)
+            .collect::<Result<Vec<_>, _>>();
         let gates = match gates {
             Ok(gates) => gates,
             Err(error) => return Err((module, error)),

@@ -206,7 +206,12 @@ pub fn plan(adapters: &[AdapterGates], rules: &PlanRules) -> Result<RankPlan, Co
 /// The plan that gives each adapter as many ranks as `ranks` say: the last ones go, new ones come at the
 /// end.
 pub(crate) fn resized(adapters: &[AdapterGates], ranks: &[usize]) -> RankPlan {
-    let each = || adapters.iter().map(|adapter| adapter.gates.len()).zip(ranks);
+    let each = || {
+        adapters
+            .iter()
+            .map(|adapter| adapter.gates.len())
+            .zip(ranks)
+    };
     let pruned = each().map(|(now, next)| (*next.min(&now)..now).collect());
     let added: Vec<usize> = each().map(|(now, next)| next.saturating_sub(now)).collect();
     let mut plan = assemble(adapters, pruned.collect(), &added);

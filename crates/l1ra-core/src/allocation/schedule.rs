@@ -94,7 +94,12 @@ impl UpdateSchedule {
             .filter(move |step| *step >= first)
     }
 
-    fn without_updates(&self, config: &L1raConfig, total_steps: usize, warmup_steps: usize) -> String {
+    fn without_updates(
+        &self,
+        config: &L1raConfig,
+        total_steps: usize,
+        warmup_steps: usize,
+    ) -> String {
         let settle = match config.policy {
             Policy::Lasso => format!(
                 ", a warm-up of {warmup_steps} steps and none in the last {:.0} % (settle_ratio)",

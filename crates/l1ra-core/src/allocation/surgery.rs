@@ -78,7 +78,10 @@ pub fn apply_to_module<M: Module>(
 /// Sets the gates of `module` to `gates`, one list an adapter, and trains those of adapters in `trained`:
 /// the others are constants.
 pub(crate) fn set_gates<M: Module>(module: M, gates: &[Vec<f32>], trained: &[bool]) -> M {
-    let each = gates.iter().zip(trained).map(|(gates, trained)| (gates.clone(), *trained));
+    let each = gates
+        .iter()
+        .zip(trained)
+        .map(|(gates, trained)| (gates.clone(), *trained));
     module.map(&mut GateSetter {
         path: Vec::new(),
         gates: each.collect::<Vec<_>>().into_iter(),

@@ -13,7 +13,7 @@ use crate::{
         result::differences,
     },
     error::TrainError,
-    job::{Job, JobProgress, Plan, adapters_of},
+    job::{Job, JobProgress, Plan, adapters_of, check_gates},
     options::TrainOptions,
     recipe::{Recipe, RecipeFile},
     stop::StopSignal,
@@ -73,7 +73,12 @@ impl Comparison {
         check_patterns(file, &grid)?;
         let output = file.recipe.output.clone();
         check_folder(&output).map_err(|error| file.explain(error))?;
-        let mut job = Job::prepare(file, progress)?;
+        // What the recipe says of the policy is not among what is compared.
+        let mut first = file.clone();
+        if let Some(policy) = grid.policies.first() {
+            first.recipe.adapters.policy = *policy;
+        }
+        let mut job = Job::prepare(&first, progress)?;
         let model = job.model.checksum()?;
         let train = data_mark(&job.data.train, job.data.packing.as_ref());
         let eval = data_mark(&job.data.eval, None);
@@ -167,6 +172,7 @@ fn recipe_of(
     let options = recipe.options(recipe.train.steps_for(job.data.train_rows()));
     options.validate()?;
     options.check_devices(job.devices.len())?;
+    check_gates(&options)?;
     Ok((recipe, options))
 }
 

@@ -195,6 +195,9 @@ impl Shared {
             Err(TrainError::Stopped { step, detail }) => {
                 RunResult::failed(&cell, step, detail, identity)
             }
+            Err(TrainError::NoEffect { steps, detail }) => {
+                RunResult::failed(&cell, steps, detail.to_string(), identity)
+            }
             Err(error) => return Err(error),
         };
         result.write(&folder)?;

@@ -116,7 +116,8 @@ fn failures(table: &Table) -> Option<String> {
         return None;
     }
     Some(format!(
-        "No eval loss, as a number was not finite: {}. A rate with such a run is not taken.",
+        "No eval loss, as the run ended with a number that is not finite or without an effect: {}. A rate \
+         with such a run is not taken.",
         failed.join(", ")
     ))
 }

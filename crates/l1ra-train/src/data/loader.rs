@@ -94,7 +94,9 @@ impl TokenLoader {
 
     /// The first batches of the first epoch; asking for them moves nothing.
     pub fn first(&self, count: usize) -> impl Iterator<Item = Result<TokenBatch, DatasetError>> {
-        let copy = self.like(self.rows.clone(), &self.device).starting_at(Position::default());
+        let copy = self
+            .like(self.rows.clone(), &self.device)
+            .starting_at(Position::default());
         let batches = copy.iter().take(count).collect::<Vec<_>>();
         batches.into_iter()
     }

@@ -10,6 +10,7 @@ mod plan;
 mod ready;
 mod summary;
 
+pub(crate) use plan::check_gates;
 pub use plan::{AdapterFacts, DataFacts, ModelFacts, Plan, TokenisedData};
 pub use ready::{Finished, Job, JobProgress, RECIPE_FILE, holds_run};
 pub(crate) use ready::{adapters_of, check_output, first_of, write_recipe};

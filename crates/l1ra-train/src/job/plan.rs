@@ -356,7 +356,7 @@ fn gate_outlook(options: &TrainOptions) -> Result<GateOutlook, TrainError> {
 }
 
 /// Refuses settings under which every gate reaches zero.
-pub(super) fn check_gates(options: &TrainOptions) -> Result<(), TrainError> {
+pub(crate) fn check_gates(options: &TrainOptions) -> Result<(), TrainError> {
     let outlook = gate_outlook(options)?;
     Ok(outlook.check(&options.adapters, options.steps)?)
 }
@@ -444,7 +444,10 @@ impl Plan {
             policy += ", placed by the gradient before the first step";
         }
         match self.update_steps.as_slice() {
-            [] => writeln!(f, "ranks     policy {policy}: they never move during the run"),
+            [] => writeln!(
+                f,
+                "ranks     policy {policy}: they never move during the run"
+            ),
             [first, .., last] => writeln!(
                 f,
                 "ranks     policy {policy}: {} updates, after steps {first} to {last}; budget in {}, \

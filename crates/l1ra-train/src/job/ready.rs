@@ -11,6 +11,7 @@ use l1ra_core::{
     device::guard,
     files::write_whole,
     open_devices,
+    peft::{CONFIG_FILE, SIDECAR_FILE, WEIGHTS_FILE},
     target::{AdapterSpec, adapter_specs},
 };
 use l1ra_models::{
@@ -229,10 +230,11 @@ impl Job {
             resume: self.resume.map(|found| Box::new(found.checkpoint)),
         };
         let outcome = finetune(&self.options, input, observers);
-        if let Err(TrainError::NoEffect { .. }) = outcome
-            && self.recipe.log.report
-        {
-            write_report(&RunRecord::read(&output)?, &output)?;
+        if let Err(TrainError::NoEffect { .. }) = outcome {
+            remove_results(&output)?;
+            if self.recipe.log.report {
+                write_report(&RunRecord::read(&output)?, &output)?;
+            }
         }
         let (model, report) = outcome.map_err(|error| error.with_prediction(&plan.memory))?;
         let summary = RunSummary::new(plan, &report, started);
@@ -306,6 +308,22 @@ pub(crate) fn check_output(output: &Path) -> Result<(), TrainError> {
         ))),
         None => Ok(()),
     }
+}
+
+const ADAPTER_FILES: [&str; 3] = [CONFIG_FILE, WEIGHTS_FILE, SIDECAR_FILE];
+
+/// Removes what a former run in `output` ended with, so that it is not taken for this one's.
+fn remove_results(output: &Path) -> Result<(), TrainError> {
+    let adapter = ADAPTER_FILES.map(|name| output.join("adapter").join(name));
+    for path in adapter.into_iter().chain([output.join(SUMMARY_FILE)]) {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(TrainError::io(path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Name of the resolved recipe in a run's folder.

@@ -73,7 +73,7 @@ fn checkpoint() -> Checkpoint {
         grown: vec![1, 0],
         spare: 2,
         restart_optimizer: false,
-            marked: Vec::new(),
+        marked: Vec::new(),
     };
     Checkpoint {
         progress: Progress {

@@ -156,7 +156,11 @@ fn mark(
     let mut candidates = Vec::new();
     for (index, adapter) in adapters.iter().enumerate() {
         for (rank, gate) in adapter.gates.iter().enumerate() {
-            let earns = adapter.importance.get(rank).copied().unwrap_or(f32::INFINITY)
+            let earns = adapter
+                .importance
+                .get(rank)
+                .copied()
+                .unwrap_or(f32::INFINITY)
                 / adapter.rank_cost() as f32;
             if *gate >= 1.0 && earns < least && index != *best {
                 candidates.push((earns, index, rank));

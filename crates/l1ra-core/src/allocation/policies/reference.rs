@@ -88,10 +88,7 @@ fn growth_order(adapters: &[AdapterGates], excluded: &[usize], rules: &PlanRules
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        allocation::plan::plan,
-        config::Policy,
-    };
+    use crate::{allocation::plan::plan, config::Policy};
 
     fn adapter(path: &str, gates: &[f32]) -> AdapterGates {
         let gates = gates.to_vec();

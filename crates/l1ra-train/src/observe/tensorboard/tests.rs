@@ -204,7 +204,7 @@ fn a_run_is_written_as_scalars() {
         grown: vec![1],
         spare: 1,
         restart_optimizer: false,
-            marked: Vec::new(),
+        marked: Vec::new(),
     };
     let update = RankUpdate {
         step: 1,
