@@ -198,6 +198,7 @@ mod tests {
             warmup_steps: 2,
             ..Default::default()
         };
+        options.adapters.policy = l1ra_core::Policy::Lasso;
         options.adapters.update_ratio = 0.01;
         assert!(message(options).contains("more updates than the 20 optimizer steps"));
         let mut options = TrainOptions::default();

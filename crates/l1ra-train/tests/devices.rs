@@ -180,6 +180,8 @@ fn options() -> TrainOptions {
     TrainOptions {
         adapters: L1raConfig {
             rank: 3,
+            policy: Policy::Lasso,
+            budget: Some(l1ra_core::BudgetUnit::Ranks),
             lambda: 1.0,
             eta_c: 0.2,
             update_ratio: 0.2,

@@ -77,6 +77,7 @@ fn options(policy: Policy) -> TrainOptions {
             rank: 4,
             alpha: 8.0,
             policy,
+            budget: Some(BudgetUnit::Ranks),
             lambda: 1.0,
             eta_c: 0.1,
             update_ratio: 0.15,

@@ -35,6 +35,8 @@ fn options(batch_size: usize, accumulation: usize) -> TrainOptions {
     TrainOptions {
         adapters: L1raConfig {
             rank: 3,
+            policy: l1ra_core::Policy::Lasso,
+            budget: Some(l1ra_core::BudgetUnit::Ranks),
             lambda: 1.0,
             eta_c: 0.2,
             update_ratio: 0.1,
@@ -181,6 +183,8 @@ const STEPS: usize = 20;
 fn config() -> L1raConfig {
     L1raConfig {
         rank: 3,
+        policy: l1ra_core::Policy::Lasso,
+        budget: Some(l1ra_core::BudgetUnit::Ranks),
         lambda: 1.0,
         eta_c: 0.2,
         update_ratio: 0.2,

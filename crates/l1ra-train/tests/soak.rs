@@ -83,6 +83,8 @@ fn a_long_run_does_not_grow() {
     let options = TrainOptions {
         adapters: L1raConfig {
             rank: 4,
+            policy: l1ra_core::Policy::Lasso,
+            budget: Some(l1ra_core::BudgetUnit::Ranks),
             lambda: 0.5,
             eta_c: 0.05,
             update_ratio: 0.02,

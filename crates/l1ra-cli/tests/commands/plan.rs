@@ -61,14 +61,13 @@ fn the_repository_s_own_model() {
     assert_snapshot!(said(&plan("tiny", &[])), @"
     model     examples/finetune/model: llama, 6 layers, hidden 192, 3.15 M parameters, f32
     adapters  42 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 336 ranks, 163152 parameters
-    ranks     policy l1ra: 8 updates, after steps 40 to 320; budget in ranks, at most 227664 parameters
-    gates     with lambda = 0.2 and eta_c = 0.05 a gate that the loss does not hold is zero after 100 steps
+    ranks     policy l1ra, placed by the gradient before the first step: 3 updates, after steps 40 to 120; budget in parameters, at most 163152 parameters
     data      examples/finetune/data/train.jsonl: 3000 records, form messages (recognised)
     data      examples/finetune/data/eval.jsonl: 400 records, form messages (recognised)
     train     3000 samples, 157266 tokens, 86096 targets; 28 to 128 tokens a sample, half of them up to 51, 95 % up to 74; 2 cut (0.1 %), 31 tokens lost
               padding 33.0 % of the tokens in batches of 16
     eval      200 samples, 10645 tokens, 5905 targets; 30 to 99 tokens a sample, half of them up to 53, 95 % up to 74
-    steps     400 of 16 rows, 2.13 epochs; warm-up 10, lr 5e-3, cosine
+    steps     400 of 16 rows, 2.13 epochs; warm-up 10, lr 1e-2, cosine
     memory    peak 157 MB predicted
     time      …
     ");
@@ -79,7 +78,7 @@ fn smollm2() {
     assert_snapshot!(from_config("smollm2-135m", "off"), @"
     model     models/smollm2: llama, 30 layers, hidden 576, 134.52 M parameters, f32
     adapters  210 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 1680 ranks, 2443920 parameters
-    ranks     policy l1ra: 7 updates, after steps 20 to 80; budget in ranks, at most 3411600 parameters
+    ranks     policy l1ra, placed by the gradient before the first step: 2 updates, after steps 20 to 30; budget in parameters, at most 2443920 parameters
     data      3000 training records, 318541 letters; 400 evaluation records
               no tokenizer: every row is taken to have 96 tokens
     steps     100 of 8 rows, 0.27 epochs; warm-up 10, lr 5e-4, cosine
@@ -92,7 +91,8 @@ fn llama_3_2() {
     assert_snapshot!(from_config("llama-3.2-1b", "blocks"), @"
     model     meta-llama/Llama-3.2-1B: llama, 16 layers, hidden 2048, 1.24 G parameters, bf16
     adapters  112 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 1792 ranks, 11273984 parameters
-    ranks     policy l1ra: 15 updates, after steps 18 to 144; budget in ranks, at most 17909504 parameters
+    ranks     policy reference: 20 updates, after steps 9 to 180; budget in ranks, at most 17909504 parameters
+    gates     with lambda = 0.005 and eta_c = 0.02 the penalty takes at most 0.018 from a gate before the last update: no rank moves unless the loss itself pushes its gate to zero
     data      3000 training records, 318541 letters; evaluation records are held out of them
               no tokenizer: every row is taken to have 1024 tokens
     steps     188 of 4 × 4 rows, 1.00 epochs; warm-up 9, lr 1e-4, cosine
@@ -105,7 +105,8 @@ fn llama_3_1() {
     assert_snapshot!(from_config("llama-3.1-8b", "blocks"), @"
     model     meta-llama/Llama-3.1-8B: llama, 32 layers, hidden 4096, 8.03 G parameters, bf16
     adapters  224 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 3584 ranks, 41946624 parameters
-    ranks     policy l1ra: 15 updates, after steps 18 to 144; budget in ranks, at most 64556544 parameters
+    ranks     policy reference: 20 updates, after steps 9 to 180; budget in ranks, at most 64556544 parameters
+    gates     with lambda = 0.005 and eta_c = 0.02 the penalty takes at most 0.018 from a gate before the last update: no rank moves unless the loss itself pushes its gate to zero
     data      3000 training records, 318541 letters; evaluation records are held out of them
               no tokenizer: every row is taken to have 1024 tokens
     steps     188 of 16 × 1 row, 1.00 epochs; warm-up 9, lr 1e-4, cosine
@@ -118,7 +119,8 @@ fn mistral() {
     assert_snapshot!(from_config("mistral-7b-v0.3", "blocks"), @"
     model     mistralai/Mistral-7B-v0.3: mistral, 32 layers, hidden 4096, 7.25 G parameters, bf16
     adapters  224 on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: 3584 ranks, 41946624 parameters
-    ranks     policy l1ra: 15 updates, after steps 18 to 144; budget in ranks, at most 64556544 parameters
+    ranks     policy reference: 20 updates, after steps 9 to 180; budget in ranks, at most 64556544 parameters
+    gates     with lambda = 0.005 and eta_c = 0.02 the penalty takes at most 0.018 from a gate before the last update: no rank moves unless the loss itself pushes its gate to zero
     data      3000 training records, 318541 letters; evaluation records are held out of them
               no tokenizer: every row is taken to have 1024 tokens
     steps     188 of 16 × 1 row, 1.00 epochs; warm-up 9, lr 1e-4, cosine

@@ -25,6 +25,8 @@ max_length = 48
 [adapters]
 rank = 4
 alpha = 4.0
+policy = "lasso"
+budget = "ranks"
 lambda = 1.0
 eta_c = 0.3
 update_ratio = 0.34

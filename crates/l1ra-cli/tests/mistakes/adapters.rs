@@ -61,22 +61,22 @@ fn an_alpha_that_is_none() {
 
 #[test]
 fn a_gate_rate_that_is_none() {
-    assert_snapshot!(set("adapters.eta_c=-0.1"), @"error: --set adapters.eta_c=-0.1: adapters.eta_c = -0.1: a positive number");
+    assert_snapshot!(set("adapters.eta_c=-0.1"), @"error: --set adapters.eta_c=-0.1: adapters.eta_c = -0.1: zero or a positive number");
 }
 
 #[test]
 fn an_update_ratio_outside_its_range() {
-    assert_snapshot!(set("adapters.update_ratio=1"), @r#"error: --set adapters.update_ratio=1: adapters.update_ratio = 1: a share of the run between 0 and 1, both excluded (policy = "fixed" turns updates off)"#);
+    assert_snapshot!(set("adapters.update_ratio=1"), @r#"error: --set adapters.update_ratio=1: adapters.update_ratio = 1: a share of the run between 0 and 1, both excluded (policy = "lora" turns updates off)"#);
 }
 
 #[test]
 fn a_schedule_without_an_update() {
-    assert_snapshot!(set("adapters.update_ratio=0.9"), @r#"error: --set adapters.update_ratio=0.9: rank reallocation cannot work with this schedule: no update would ever happen: 8 optimizer steps, one update every 7 (update_ratio = 0.9), a warm-up of 1 steps and none in the last 20 % (settle_ratio). Train for more steps, lower update_ratio, warmup or settle_ratio, or set policy = "fixed""#);
+    assert_snapshot!(set("adapters.update_ratio=0.9"), @r#"error: --set adapters.update_ratio=0.9: rank reallocation cannot work with this schedule: no update would ever happen: 8 optimizer steps, one update every 7 (update_ratio = 0.9), a warm-up of 1 steps and none in the last 20 % (settle_ratio). Train for more steps, lower update_ratio, warmup or settle_ratio, or set policy = "lora""#);
 }
 
 #[test]
 fn a_schedule_with_more_updates_than_steps() {
-    assert_snapshot!(set("adapters.update_ratio=0.01"), @r#"error: --set adapters.update_ratio=0.01: rank reallocation cannot work with this schedule: update_ratio = 0.01 asks for more updates than the 8 optimizer steps of this run. Use an update_ratio of at least 0.125, train for more steps, or set policy = "fixed""#);
+    assert_snapshot!(set("adapters.update_ratio=0.01"), @r#"error: --set adapters.update_ratio=0.01: rank reallocation cannot work with this schedule: update_ratio = 0.01 asks for more updates than the 8 optimizer steps of this run. Use an update_ratio of at least 0.125, train for more steps, or set policy = "lora""#);
 }
 
 #[test]

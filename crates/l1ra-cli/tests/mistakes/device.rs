@@ -22,7 +22,7 @@ fn a_device_with_an_index_that_is_none() {
 fn several_devices_that_cannot_be() {
     assert_snapshot!(train_anew(&["--device", "cuda:0,wgpu:0"]), @"error: --device cuda:0,wgpu:0: devices `cuda:0,wgpu:0`: `wgpu:0` is of another backend than `cuda:0`; take devices of one");
     assert_snapshot!(train_anew(&["--device", "wgpu:1,1"]), @"error: --device wgpu:1,1: devices `wgpu:1,1`: `wgpu:1` is named twice");
-    assert_snapshot!(train_anew(&["--device", "flex,flex"]), @"error: recipe.toml, line 15: train.accumulation = 1: at least 2, as the micro-batches of a window are dealt out to the 2 devices; with a smaller batch_size, the window stays what it is");
+    assert_snapshot!(train_anew(&["--device", "flex,flex"]), @"error: recipe.toml, line 17: train.accumulation = 1: at least 2, as the micro-batches of a window are dealt out to the 2 devices; with a smaller batch_size, the window stays what it is");
     assert_snapshot!(eval(&Place::new(), &["--data", "good.jsonl", "--device", "flex,flex"]), @"error: device `flex,flex`: one device is taken here; several are for training");
 }
 

@@ -70,5 +70,5 @@ fn a_plan_of_a_model_and_a_configuration() {
 fn a_plan_finds_what_training_would() {
     let place = Place::new();
     place.change_recipe("steps = 8", "steps = 2");
-    assert_snapshot!(place.mistake(&["plan", "recipe.toml"]), @r#"error: recipe.toml, line 13: rank reallocation cannot work with this schedule: update_ratio = 0.25 asks for more updates than the 2 optimizer steps of this run. Use an update_ratio of at least 0.500, train for more steps, or set policy = "fixed""#);
+    assert_snapshot!(place.mistake(&["plan", "recipe.toml"]), @r#"error: recipe.toml, line 15: rank reallocation cannot work with this schedule: update_ratio = 0.25 asks for more updates than the 2 optimizer steps of this run. Use an update_ratio of at least 0.500, train for more steps, or set policy = "lora""#);
 }

@@ -31,6 +31,8 @@ max_length = 64
 [adapters]
 rank = 4
 alpha = 4.0
+policy = "lasso"
+budget = "ranks"
 update_ratio = 0.25
 
 [train]

@@ -98,7 +98,7 @@ fn mistakes() {
     error: out/checkpoints/step-00000016.safetensors: is of another run: data.max_length is 40, and was 48; the training data are 7 samples of 280 tokens (hash ee54ad51eb91), and were 7 samples of 287 tokens (hash 701920f11571); the evaluation data are 1 sample of 40 tokens (hash 0507f8980dbc), and were 1 sample of 41 tokens (hash 0f0d8debbcc6); what may change: more steps, device, evaluations, checkpoints, logs, and what happens to numbers that are not finite
 
     --resume out --set train.steps=4
-    error: out/recipe.toml, line 34: rank reallocation cannot work with this schedule: update_ratio = 0.2 asks for more updates than the 4 optimizer steps of this run. Use an update_ratio of at least 0.250, train for more steps, or set policy = "fixed"
+    error: out/recipe.toml, line 34: rank reallocation cannot work with this schedule: update_ratio = 0.2 asks for more updates than the 4 optimizer steps of this run. Use an update_ratio of at least 0.250, train for more steps, or set policy = "lora"
 
     --resume out --overwrite
     error: the argument '--resume [<R>]' cannot be used with '--overwrite'

@@ -21,7 +21,7 @@ pub struct AdapterGates {
     /// Gates of its ranks. Empty for an adapter without a rank.
     pub gates: Vec<f32>,
     /// What each rank is worth to the loss, in a unit that all adapters share; empty where the policy
-    /// does not ask for it ([`importance`](super::importance)).
+    /// does not ask for it (`allocation/importance.rs` has the formula).
     pub importance: Vec<f32>,
 }
 

@@ -152,6 +152,7 @@ mod tests {
         );
         assert!(!dir.exists());
         let mut held = adapter.clone();
+        held.path = "k_proj".into();
         held.c[1] = 0.5;
         save(&[adapter, held]).unwrap();
     }

@@ -161,6 +161,8 @@ impl Small {
             rank: ranks[0],
             alpha: 6.0,
             seed,
+            policy: l1ra_core::Policy::Lasso,
+            budget: Some(l1ra_core::BudgetUnit::Ranks),
             ..Default::default()
         };
         for ((path, _), rank) in SMALL.iter().zip(ranks) {

@@ -29,6 +29,8 @@ pub(super) fn llama_8b() -> ModelConfig {
 pub(super) fn rank_4(targets: &str) -> L1raConfig {
     L1raConfig {
         rank: 4,
+        policy: l1ra_core::Policy::Lasso,
+        budget: Some(l1ra_core::BudgetUnit::Ranks),
         targets: Targets::from(targets),
         ..Default::default()
     }

@@ -490,7 +490,7 @@ mod tests {
         insta::assert_snapshot!(mistake(&bad, &[]), @"r.toml, line 10: train.steps = -1: expected a whole number, 0 or more");
         insta::assert_snapshot!(mistake(GOOD, &["train.schedule=cosinus"]), @r#"--set train.schedule=cosinus: train.schedule = "cosinus": expected one of cosine, linear, constant"#);
         insta::assert_snapshot!(mistake(GOOD, &["adapters.rank=0"]), @"--set adapters.rank=0: adapters.rank = 0: an adapter has a rank of at least 1");
-        insta::assert_snapshot!(mistake(GOOD, &["adapters.update_ratio=0.01"]), @r#"--set adapters.update_ratio=0.01: rank reallocation cannot work with this schedule: update_ratio = 0.01 asks for more updates than the 40 optimizer steps of this run. Use an update_ratio of at least 0.025, train for more steps, or set policy = "fixed""#);
+        insta::assert_snapshot!(mistake(GOOD, &["adapters.policy=lasso", "adapters.update_ratio=0.01"]), @r#"--set adapters.update_ratio=0.01: rank reallocation cannot work with this schedule: update_ratio = 0.01 asks for more updates than the 40 optimizer steps of this run. Use an update_ratio of at least 0.025, train for more steps, or set policy = "lora""#);
         insta::assert_snapshot!(mistake(GOOD, &["model=x"]), @"--set model=x: `model` is a section; write [model] and its keys below");
         insta::assert_snapshot!(mistake("[train]\nlr = = 3\n", &[]), @"r.toml, line 2: is not TOML: extra `=`, expected nothing");
         insta::assert_snapshot!(mistake("[model]\npath = \"m\"\n", &[]), @"r.toml: data.train = (nothing): a file, a list of files, or tables with `path`; or give --data");

@@ -68,7 +68,23 @@ fn collect(prefix: &str, object: &Map<String, Value>, found: &mut Vec<KeyDoc>) {
     }
 }
 
+/// The schema of an option that may be left out as that of its values.
+fn without_null(property: &Map<String, Value>) -> Map<String, Value> {
+    let mut property = property.clone();
+    let Some(Value::Array(forms)) = property.remove("anyOf") else {
+        return property;
+    };
+    let is_null = |form: &&Value| form.get("type") == Some(&Value::from("null"));
+    if let Some(Value::Object(form)) = forms.iter().find(|form| !is_null(form)) {
+        for (key, value) in form {
+            property.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    property
+}
+
 fn key_doc(key: String, property: &Map<String, Value>) -> KeyDoc {
+    let property = &without_null(property);
     let text = |key: &str| property.get(key).and_then(Value::as_str);
     let choices = choices(property);
     let types = types(property);
@@ -196,7 +212,7 @@ mod tests {
         assert!(rank.doc.starts_with("Initial rank"), "{}", rank.doc);
         assert_eq!(
             doc("adapters.policy").choices,
-            ["l1ra", "reference", "fixed"]
+            ["l1ra", "lora", "gradient", "lasso", "reference", "fixed"]
         );
         assert_eq!(
             doc("train.schedule").kind,
@@ -204,6 +220,8 @@ mod tests {
         );
         assert_eq!(doc("train.steps").kind, "a whole number, 0 or more");
         assert_eq!(doc("train.epochs").default, None);
+        assert_eq!(doc("adapters.budget").kind, "one of ranks, parameters");
+        assert!(doc("adapters.open").kind.starts_with("\"all-linear\""));
         assert!(doc("adapters.rank_pattern").is_open);
         assert!(doc("output").is_text && !doc("train.lr").is_text);
     }

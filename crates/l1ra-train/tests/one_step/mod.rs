@@ -41,6 +41,7 @@ pub(crate) fn stored(
     let mut model = model.fork(device).no_grad();
     let options = L1raConfig {
         rank: 3,
+        policy: l1ra_core::Policy::Lasso,
         targets: Targets::from(targets),
         dropout,
         ..Default::default()

@@ -195,8 +195,8 @@ mod tests {
     fn adapter(path: &str, gates: &[f32], importance: &[f32]) -> AdapterGates {
         AdapterGates {
             path: path.into(),
-            d_in: 8,
-            d_out: 8,
+            d_in: 64,
+            d_out: 64,
             initial_rank: gates.len(),
             gates: gates.to_vec(),
             importance: importance.to_vec(),
