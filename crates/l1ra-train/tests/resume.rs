@@ -53,7 +53,7 @@ impl Case {
         let mut draw = ChaCha8Rng::seed_from_u64(seed);
         let steps = draw.random_range(10..19);
         let policy = [
-            Policy::Lasso,
+            Policy::L1ra,
             Policy::Lasso,
             Policy::Reference,
             Policy::Fixed,
@@ -65,9 +65,9 @@ impl Case {
                 policy,
                 budget: (policy != Policy::Reference).then_some(unit),
                 dropout: [0.0, 0.2][draw.random_range(0..2_usize)],
-                lambda: 2.0,
+                lambda: if policy == Policy::Fixed { 0.5 } else { 2.0 },
                 eta_c: 0.1,
-                update_ratio: 0.2,
+                update_ratio: if policy == Policy::L1ra { 0.1 } else { 0.2 },
                 allow_zero_rank: policy == Policy::Lasso && draw.random_bool(0.5),
                 seed,
                 ..Default::default()

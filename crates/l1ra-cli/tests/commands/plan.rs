@@ -81,7 +81,7 @@ fn smollm2() {
     ranks     policy l1ra, placed by the gradient before the first step: 2 updates, after steps 20 to 30; budget in parameters, at most 2443920 parameters
     data      3000 training records, 318541 letters; 400 evaluation records
               no tokenizer: every row is taken to have 96 tokens
-    steps     100 of 8 rows, 0.27 epochs; warm-up 10, lr 5e-4, cosine
+    steps     100 of 8 rows, 0.27 epochs; warm-up 10, lr 2e-3, cosine
     memory    peak 1.17 GB predicted
     ");
 }

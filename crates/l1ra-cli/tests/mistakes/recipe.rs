@@ -24,7 +24,7 @@ fn a_recipe_that_is_a_folder() {
 #[test]
 fn a_recipe_that_is_no_toml() {
     assert_snapshot!(changed("steps = 8", "steps = = 8"), @"error: recipe.toml, line 18: is not TOML: extra `=`, expected nothing");
-    assert_snapshot!(changed("steps = 8", "steps = 8\nsteps = 9"), @"error: recipe.toml, line 17: is not TOML: duplicate key");
+    assert_snapshot!(changed("steps = 8", "steps = 8\nsteps = 9"), @"error: recipe.toml, line 19: is not TOML: duplicate key");
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn a_section_in_place_of_a_value() {
 #[test]
 fn a_value_of_the_wrong_type() {
     assert_snapshot!(changed("steps = 8", "steps = \"many\""), @r#"error: recipe.toml, line 18: train.steps = "many": expected a whole number, 0 or more"#);
-    assert_snapshot!(changed("steps = 8", "steps = -1"), @"error: recipe.toml, line 16: train.steps = -1: expected a whole number, 0 or more");
-    assert_snapshot!(changed("steps = 8", "steps = 8.5"), @"error: recipe.toml, line 16: train.steps = 8.5: expected a whole number, 0 or more");
+    assert_snapshot!(changed("steps = 8", "steps = -1"), @"error: recipe.toml, line 18: train.steps = -1: expected a whole number, 0 or more");
+    assert_snapshot!(changed("steps = 8", "steps = 8.5"), @"error: recipe.toml, line 18: train.steps = 8.5: expected a whole number, 0 or more");
     assert_snapshot!(changed("rank = 4", "rank = 4\nreassign = 1"), @"error: recipe.toml, line 12: adapters.reassign = 1: expected true or false");
 }
 
