@@ -221,10 +221,10 @@ impl RankCallback {
         }
         match state.seats[seat].allocator.after_step(model, optimizer) {
             Ok((model, outcome)) => {
-                if let Some(update) = RankUpdate::of(outcome) {
-                    if let Err(error) = state.decided(update) {
-                        state.stop(&error);
-                    }
+                if let Some(update) = RankUpdate::of(outcome)
+                    && let Err(error) = state.decided(update)
+                {
+                    state.stop(&error);
                 }
                 model
             }

@@ -213,10 +213,7 @@ impl RankAllocator {
             if let Err(error) = self.check_update(&module, &plan) {
                 return Err((module, error));
             }
-            module = match self.prepare_gates(module) {
-                Ok(module) => module,
-                Err(failed) => return Err(failed),
-            };
+            module = self.prepare_gates(module)?;
             outcome.plan = Some(plan);
             outcome.gates = adapters.into_iter().map(|adapter| adapter.gates).collect();
         }
