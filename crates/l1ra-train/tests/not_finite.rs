@@ -242,7 +242,7 @@ fn the_run_stops_before_the_step_and_names_what_it_saw() {
     let ran = run(&options(), fault(&[6], Some(Q), f32::NAN));
     let error = ran.outcome.error.unwrap();
     assert!(!error.is_users_mistake());
-    insta::assert_snapshot!(error, @r#"training stopped at step 3: the loss is 5.727 and the gradient norm NaN; samples 8, 9, 10, 11 (from 0, in the order of the training data); first tensor that is not finite: gradient of inner.lm.model.layers.1.self_attn.q_proj.adapter.lora_b; try a lower learning rate or a longer warm-up, or train.not_finite = "skip" to leave such windows out"#);
+    insta::assert_snapshot!(error, @r#"training stopped at step 3: the loss is 5.808 and the gradient norm NaN; samples 8, 9, 10, 11 (from 0, in the order of the training data); first tensor that is not finite: gradient of inner.lm.model.layers.1.self_attn.q_proj.adapter.lora_b; try a lower learning rate or a longer warm-up, or train.not_finite = "skip" to leave such windows out"#);
     // The state after the second step is whole, saved, and what the model still holds.
     let newest = CheckpointFolder::of_run(ran.dir.path()).newest().unwrap();
     let checkpoint = newest.checkpoint;
@@ -259,7 +259,7 @@ fn the_run_stops_before_the_step_and_names_what_it_saw() {
 fn a_loss_that_is_not_finite_names_its_samples() {
     let ran = run(&options(), fault(&[5], None, f32::INFINITY));
     let error = ran.outcome.error.unwrap();
-    insta::assert_snapshot!(error, @r#"training stopped at step 3: the loss is inf and the gradient norm 7.177; samples 8, 9 (from 0, in the order of the training data); first tensor that is not finite: none, only the loss; try a lower learning rate or a longer warm-up, or train.not_finite = "skip" to leave such windows out"#);
+    insta::assert_snapshot!(error, @r#"training stopped at step 3: the loss is inf and the gradient norm 38.437; samples 8, 9 (from 0, in the order of the training data); first tensor that is not finite: none, only the loss; try a lower learning rate or a longer warm-up, or train.not_finite = "skip" to leave such windows out"#);
 }
 
 #[test]

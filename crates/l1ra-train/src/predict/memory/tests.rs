@@ -251,6 +251,7 @@ fn it_is_said_line_by_line() {
       activations   120 kB
       logits         15 kB
       other         130 kB
+      up to 23 kB more if ranks move to the widest layers
       memory of the GPU; checked on flex only, not on a GPU
     ");
 }
